@@ -1,0 +1,7 @@
+//! Lakehead lands domain events from RabbitMQ, exactly once, as typed Parquet in a data lake and as an immutable,
+//! provable archive of JSON blobs. `ARCHITECTURE.md` has the map and the life of an event.
+#![warn(missing_docs)]
+
+pub mod clock;
+pub mod error;
+pub mod event;

@@ -571,6 +571,23 @@ impl<'a> Value<'a> {
         &self.doc.text[from as usize..to as usize]
     }
 
+    /// The key under which it stands, escapes resolved.
+    pub fn key(self) -> Cow<'a, str> {
+        let node = self.node();
+        text(self.doc.text, node.key, node.key_escaped)
+    }
+
+    /// True if it is a member of an object.
+    pub fn has_key(self) -> bool {
+        self.node().key.0 != 0
+    }
+
+    /// Every value within it, at any depth, in document order.
+    pub fn descendants(self) -> impl Iterator<Item = Value<'a>> {
+        let node = self.node();
+        (self.index + 1..node.next).map(move |index| Value { doc: self.doc, index })
+    }
+
     #[inline]
     fn children(self, of: Kind) -> impl Iterator<Item = Value<'a>> {
         let node = self.node();

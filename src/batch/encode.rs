@@ -1,0 +1,253 @@
+//! From rows to one Parquet object, and from an object back to what its footer says.
+//!
+//! Pure and CPU-bound: runs off the async threads. Encoded once; only the put is repeated.
+
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::{KeyValue, ParquetMetaData, SortingColumn};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+
+use super::arrays::ColumnBuilder;
+use super::rows::Rows;
+use crate::clock::Micros;
+use crate::error::{Error, Result};
+use crate::event::time::format_micros;
+use crate::layout::Layout;
+use crate::layout::columns::ColumnType;
+use crate::layout::row::RowReader;
+
+/// Why a file was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rolled {
+    /// It had its rows.
+    Rows,
+    /// It had its bytes.
+    Bytes,
+    /// Its oldest row was old enough.
+    Age,
+    /// The memory budget was short, and it was the largest.
+    Memory,
+    /// Every prefetched delivery sat in an open batch.
+    Prefetch,
+    /// It holds redelivered rows.
+    Redelivered,
+    /// A row of it had been delivered so often that the broker may soon drop it.
+    DeliveryLimit,
+    /// The program was told to stop.
+    Shutdown,
+    /// There was nothing more to read.
+    EndOfInput,
+}
+
+impl Rolled {
+    /// The word in the footer and in metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Rolled::Rows => "rows",
+            Rolled::Bytes => "bytes",
+            Rolled::Age => "age",
+            Rolled::Memory => "memory",
+            Rolled::Prefetch => "prefetch",
+            Rolled::Redelivered => "redelivered",
+            Rolled::DeliveryLimit => "delivery_limit",
+            Rolled::Shutdown => "shutdown",
+            Rolled::EndOfInput => "end_of_input",
+        }
+    }
+}
+
+/// What a fence claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claims {
+    /// These identities: eight bytes each, sorted.
+    Some(Vec<u64>),
+    /// Everything: the writer whose name it took is closed.
+    All,
+}
+
+impl Claims {
+    /// True if an identity is claimed.
+    pub fn claims(&self, claim: u64) -> bool {
+        match self {
+            Claims::All => true,
+            Claims::Some(list) => list.binary_search(&claim).is_ok(),
+        }
+    }
+}
+
+/// What a file's footer says beside its schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Footer {
+    /// Name of the layout.
+    pub layout: String,
+    /// Version of the layout.
+    pub layout_version: u32,
+    /// Unique to one batch, whatever name it is stored under.
+    pub batch: String,
+    /// Why the file was closed; none in a fence.
+    pub rolled: Option<Rolled>,
+    /// Number of rows.
+    pub rows: u64,
+    /// Earliest and latest event time.
+    pub span: Option<(Micros, Micros)>,
+    /// Set in a fence only.
+    pub fence: Option<Claims>,
+}
+
+mod key {
+    pub const LAYOUT: &str = "lakehead.layout";
+    pub const LAYOUT_VERSION: &str = "lakehead.layout_version";
+    pub const VERSION: &str = "lakehead.version";
+    pub const BATCH: &str = "lakehead.batch";
+    pub const ROLLED: &str = "lakehead.rolled";
+    pub const ROWS: &str = "lakehead.rows";
+    pub const MIN_TIME: &str = "lakehead.min_event_time";
+    pub const MAX_TIME: &str = "lakehead.max_event_time";
+    pub const FENCE: &str = "lakehead.fence";
+    pub const CLAIMS: &str = "lakehead.claims";
+}
+
+impl Footer {
+    fn key_values(&self) -> Vec<KeyValue> {
+        let pair = |k: &str, v: String| KeyValue::new(k.to_owned(), v);
+        let mut out = vec![
+            pair(key::LAYOUT, self.layout.clone()),
+            pair(key::LAYOUT_VERSION, self.layout_version.to_string()),
+            pair(key::VERSION, env!("CARGO_PKG_VERSION").into()),
+            pair(key::BATCH, self.batch.clone()),
+            pair(key::ROWS, self.rows.to_string()),
+        ];
+        if let Some((min, max)) = self.span {
+            out.push(pair(key::MIN_TIME, format_micros(min)));
+            out.push(pair(key::MAX_TIME, format_micros(max)));
+        }
+        if let Some(rolled) = self.rolled {
+            out.push(pair(key::ROLLED, rolled.as_str().into()));
+        }
+        match &self.fence {
+            None => {}
+            Some(Claims::All) => out.push(pair(key::FENCE, "all".into())),
+            Some(Claims::Some(list)) => {
+                let bytes: Vec<u8> = list.iter().flat_map(|c| c.to_le_bytes()).collect();
+                out.push(pair(key::FENCE, "some".into()));
+                out.push(pair(key::CLAIMS, BASE64.encode(bytes)));
+            }
+        }
+        out
+    }
+
+    /// Reads a footer back; `None` if the file is not one of ours.
+    pub fn read(metadata: &ParquetMetaData) -> Option<Footer> {
+        let pairs = metadata.file_metadata().key_value_metadata()?;
+        let get = |k: &str| pairs.iter().find(|p| p.key == k).and_then(|p| p.value.as_deref());
+        let time = |k| get(k).and_then(crate::event::time::Instant::parse).map(|t| t.micros());
+        let fence = match get(key::FENCE) {
+            None => None,
+            Some("all") => Some(Claims::All),
+            Some(_) => {
+                let bytes = BASE64.decode(get(key::CLAIMS)?).ok()?;
+                let mut list: Vec<u64> =
+                    bytes.as_chunks::<8>().0.iter().map(|c| u64::from_le_bytes(*c)).collect();
+                list.sort_unstable();
+                Some(Claims::Some(list))
+            }
+        };
+        Some(Footer {
+            layout: get(key::LAYOUT)?.to_owned(),
+            layout_version: get(key::LAYOUT_VERSION)?.parse().ok()?,
+            batch: get(key::BATCH)?.to_owned(),
+            rolled: get(key::ROLLED).and_then(|w| ROLLED.into_iter().find(|r| r.as_str() == w)),
+            rows: get(key::ROWS)?.parse().ok()?,
+            span: time(key::MIN_TIME).zip(time(key::MAX_TIME)),
+            fence,
+        })
+    }
+}
+
+const ROLLED: [Rolled; 9] = [
+    Rolled::Rows,
+    Rolled::Bytes,
+    Rolled::Age,
+    Rolled::Memory,
+    Rolled::Prefetch,
+    Rolled::Redelivered,
+    Rolled::DeliveryLimit,
+    Rolled::Shutdown,
+    Rolled::EndOfInput,
+];
+
+/// Rows that are turned into Arrow arrays at a time.
+const SLICE: usize = 16_384;
+
+/// Encodes rows, which are sorted first, under a footer.
+///
+/// # Errors
+/// Only what Arrow or Parquet refuse, which the layout rules out: a bug.
+pub fn encode(layout: &Layout, rows: &mut Rows, footer: &Footer) -> Result<Bytes> {
+    rows.sort(layout);
+    let bug = |e: String| Error::bug(format!("dataset {}: cannot encode {} rows: {e}", layout.name, rows.len()));
+    let properties = properties(layout, footer, rows.len());
+    let out = Vec::with_capacity(rows.bytes() / 4 + 4096);
+    let mut writer = ArrowWriter::try_new(out, Arc::clone(&layout.schema), Some(properties))
+        .map_err(|e| bug(e.to_string()))?;
+    for slice in rows.index().chunks(SLICE) {
+        let mut builders: Vec<_> =
+            layout.columns.iter().map(|c| ColumnBuilder::new(&c.kind, slice.len())).collect();
+        for at in slice {
+            let mut reader = RowReader::new(rows.row(at), layout.columns.len());
+            for (column, builder) in layout.columns.iter().zip(&mut builders) {
+                builder.push(reader.next(&column.kind));
+            }
+        }
+        let arrays = layout.stored().map(|(i, _)| builders[i].finish());
+        let batch = arrays
+            .collect::<std::result::Result<Vec<_>, _>>()
+            .and_then(|arrays| RecordBatch::try_new(Arc::clone(&layout.schema), arrays))
+            .map_err(|e| bug(e.to_string()))?;
+        writer.write(&batch).map_err(|e| bug(e.to_string()))?;
+    }
+    writer.into_inner().map(Bytes::from).map_err(|e| bug(e.to_string()))
+}
+
+fn properties(layout: &Layout, footer: &Footer, rows: usize) -> WriterProperties {
+    let stored: Vec<_> = layout.stored().collect();
+    let sorting = layout.sort.iter().filter_map(|s| stored.iter().position(|(i, _)| i == s));
+    let sorting = sorting.map(|i| SortingColumn::new(i as i32, false, true)).collect::<Vec<_>>();
+    let mut properties = WriterProperties::builder()
+        .set_created_by(concat!("lakehead ", env!("CARGO_PKG_VERSION")).into())
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_key_value_metadata(Some(footer.key_values()))
+        .set_sorting_columns(Some(sorting).filter(|s| !s.is_empty()));
+    for (_, column) in &stored {
+        let path = ColumnPath::from(column.name.as_str());
+        match column.kind {
+            // Ranges of documents and of blobs help nobody, and cost footer bytes.
+            ColumnType::Json | ColumnType::Binary => {
+                properties = properties
+                    .set_column_statistics_enabled(path.clone(), EnabledStatistics::None)
+                    .set_column_dictionary_enabled(path, false);
+            }
+            ColumnType::Timestamp => properties = properties.set_column_dictionary_enabled(path, false),
+            ColumnType::String if column.name == "eventId" && rows > 0 => {
+                properties = properties
+                    .set_column_bloom_filter_enabled(path.clone(), true)
+                    .set_column_bloom_filter_fpp(path.clone(), 0.01)
+                    .set_column_bloom_filter_max_ndv(path.clone(), rows as u64)
+                    .set_column_dictionary_enabled(path, false);
+            }
+            _ => {}
+        }
+    }
+    properties.build()
+}
+
+#[cfg(test)]
+#[path = "encode_tests.rs"]
+mod tests;

@@ -1,0 +1,142 @@
+//! What this process knows of identities: which are on their way, and who waits for them; which are stored.
+//!
+//! One map per dataset. A repeat of a row that is open or in flight adds its receipt to the row; a repeat of one that is
+//! stored is settled at once. Nothing counts as stored before it is. The memory of stored identities is bounded: it
+//! spares work, correctness does not need it.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::receipts::Receipt;
+use crate::layout::row::Identity;
+
+/// Identities are hashes already.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct AsIs(u64);
+
+impl Hasher for AsIs {
+    fn write(&mut self, bytes: &[u8]) {
+        for b in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*b);
+        }
+    }
+
+    fn write_u128(&mut self, n: u128) {
+        self.0 = n as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// A set of identities.
+pub type IdentitySet = HashSet<Identity, BuildHasherDefault<AsIs>>;
+
+/// Who waits for a row.
+#[derive(Debug, Clone)]
+struct Waiting {
+    first: Option<Receipt>,
+    more: Vec<Receipt>,
+}
+
+/// What is known of an identity that was just received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// Nothing: it is now on its way.
+    New,
+    /// It is on its way; the receipt waits with the others.
+    Waiting,
+    /// It is stored.
+    Stored,
+}
+
+/// Identities remembered as stored, in each of two generations.
+const GENERATION: usize = 1 << 18;
+
+/// The identities of one dataset.
+#[derive(Debug, Default)]
+pub struct Identities {
+    waiting: HashMap<Identity, Waiting, BuildHasherDefault<AsIs>>,
+    stored: IdentitySet,
+    stored_before: IdentitySet,
+}
+
+impl Identities {
+    /// Looks an identity up and, if it is not stored, lets the receipt wait for it.
+    pub fn receive(&mut self, identity: Identity, receipt: Receipt) -> Known {
+        use std::collections::hash_map::Entry;
+        match self.waiting.entry(identity) {
+            Entry::Occupied(mut there) => {
+                there.get_mut().more.push(receipt);
+                Known::Waiting
+            }
+            Entry::Vacant(_) if self.stored.contains(&identity) || self.stored_before.contains(&identity) => {
+                Known::Stored
+            }
+            Entry::Vacant(free) => {
+                free.insert(Waiting { first: Some(receipt), more: Vec::new() });
+                Known::New
+            }
+        }
+    }
+
+    /// The row of an identity is stored: hands out the receipts that waited for it, and remembers it.
+    pub fn store(&mut self, identity: Identity, settle: impl FnMut(Receipt)) {
+        self.forget(identity, settle);
+        if self.stored.len() >= GENERATION {
+            self.stored_before = std::mem::take(&mut self.stored);
+        }
+        self.stored.insert(identity);
+    }
+
+    /// The row of an identity is no longer on its way: hands out the receipts that waited for it.
+    pub fn forget(&mut self, identity: Identity, mut each: impl FnMut(Receipt)) {
+        if let Some(waiting) = self.waiting.remove(&identity) {
+            waiting.first.into_iter().chain(waiting.more).for_each(&mut each);
+        }
+    }
+
+    /// Identities on their way.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn receipt(tag: u64) -> Receipt {
+        Receipt { channel: 1, tag }
+    }
+
+    #[test]
+    fn repeats_wait_and_are_settled_with_the_first() {
+        let mut ids = Identities::default();
+        assert_eq!(ids.receive(7, receipt(1)), Known::New);
+        assert_eq!(ids.receive(7, receipt(2)), Known::Waiting);
+        let mut settled = Vec::new();
+        ids.store(7, |r| settled.push(r.tag));
+        assert_eq!(settled, [1, 2]);
+        assert_eq!(ids.receive(7, receipt(3)), Known::Stored);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_stored() {
+        let mut ids = Identities::default();
+        ids.receive(7, receipt(1));
+        ids.forget(7, |_| ());
+        assert_eq!(ids.receive(7, receipt(2)), Known::New);
+    }
+
+    #[test]
+    fn the_memory_of_stored_identities_is_bounded() {
+        let mut ids = Identities::default();
+        for i in 0..(3 * GENERATION as u128) {
+            ids.store(i, |_| ());
+        }
+        assert!(ids.stored.len() + ids.stored_before.len() <= 2 * GENERATION);
+        assert_eq!(ids.receive(3 * GENERATION as u128 - 1, receipt(1)), Known::Stored);
+    }
+}

@@ -1,0 +1,171 @@
+//! The rows of one batch: their bytes in one buffer, and an index that can lose rows again.
+
+use std::collections::HashMap;
+
+use crate::clock::Micros;
+use crate::layout::Layout;
+use crate::layout::columns::ColumnType;
+use crate::layout::row::{Identity, RowReader, claim, fixed};
+
+/// One row in a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct RowRef {
+    /// Its identity.
+    pub identity: Identity,
+    /// Its event time.
+    pub time: Micros,
+    start: u32,
+    len: u32,
+}
+
+/// Rows of one layout.
+#[derive(Debug, Clone, Default)]
+pub struct Rows {
+    bytes: Vec<u8>,
+    index: Vec<RowRef>,
+}
+
+/// Most bytes of rows in one batch; row offsets are 32 bits wide.
+pub const MAX_BYTES: usize = 1 << 30;
+
+impl Rows {
+    /// Appends a row.
+    pub fn push(&mut self, row: &[u8], identity: Identity, time: Micros) {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(row);
+        self.index.push(RowRef { identity, time, start, len: row.len() as u32 });
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// True without rows.
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// Bytes of rows.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Bytes of memory that the rows hold.
+    pub fn memory(&self) -> usize {
+        self.bytes.capacity() + self.index.capacity() * size_of::<RowRef>()
+    }
+
+    /// The rows' index, in the order of [`Rows::sort`] or of arrival.
+    pub fn index(&self) -> &[RowRef] {
+        &self.index
+    }
+
+    /// The bytes of a row.
+    #[inline]
+    pub fn row(&self, at: &RowRef) -> &[u8] {
+        &self.bytes[at.start as usize..(at.start + at.len) as usize]
+    }
+
+    /// Keeps only the rows whose identity `keep` accepts.
+    pub fn retain(&mut self, mut keep: impl FnMut(&RowRef) -> bool) {
+        self.index.retain(|r| keep(r));
+    }
+
+    /// Takes the rows of `other`, and leaves none there.
+    pub fn append(&mut self, other: &mut Rows) {
+        for at in std::mem::take(&mut other.index) {
+            self.push(other.row(&at), at.identity, at.time);
+        }
+        other.bytes = Vec::new();
+    }
+
+    /// Earliest and latest event time.
+    pub fn span(&self) -> Option<(Micros, Micros)> {
+        let times = self.index.iter().map(|r| r.time);
+        times.clone().min().zip(times.max())
+    }
+
+    /// The claims of all rows: eight bytes each, sorted.
+    pub fn claims(&self, layout: &Layout) -> Vec<u64> {
+        let mut claims: Vec<u64> = self.index.iter().map(|r| self.claim_of(layout, r)).collect();
+        claims.sort_unstable();
+        claims
+    }
+
+    /// The claim of one row.
+    pub fn claim_of(&self, layout: &Layout, at: &RowRef) -> u64 {
+        row_claim(layout, self.row(at))
+    }
+
+    /// Sorts the index by the layout's sort columns, nulls first; ties keep no particular order.
+    ///
+    /// Text columns are compared by rank: their distinct values are few, and are sorted once.
+    pub fn sort(&mut self, layout: &Layout) {
+        if layout.sort.is_empty() || self.index.len() < 2 {
+            return;
+        }
+        let last = layout.sort.iter().copied().max().unwrap_or(0);
+        let mut keys: Vec<[u64; 3]> = Vec::with_capacity(self.index.len());
+        let mut ranks: Vec<Ranks<'_>> = layout.sort.iter().map(|_| Ranks::default()).collect();
+        for at in &self.index {
+            let mut reader = RowReader::new(self.row(at), layout.columns.len());
+            let mut key = [0u64; 3];
+            for (i, column) in layout.columns.iter().enumerate().take(last + 1) {
+                let cell = reader.next(&column.kind);
+                if let Some(place) = layout.sort.iter().position(|s| *s == i).filter(|p| *p < 3) {
+                    key[place] = match (&column.kind, cell) {
+                        (_, None) => 0,
+                        (ColumnType::Timestamp | ColumnType::Int, Some(b)) => {
+                            (fixed(b, i64::from_le_bytes) as u64) ^ (1 << 63)
+                        }
+                        (_, Some(text)) => ranks[place].number(text),
+                    };
+                }
+            }
+            keys.push(key);
+        }
+        for (place, ranks) in ranks.into_iter().enumerate().take(3) {
+            ranks.resolve(keys.iter_mut().map(|k| &mut k[place]));
+        }
+        let mut order: Vec<([u64; 3], u32)> = keys.into_iter().zip(0..).collect();
+        order.sort_unstable();
+        let old = std::mem::take(&mut self.index);
+        self.index = order.into_iter().map(|(_, i)| old[i as usize]).collect();
+    }
+}
+
+/// The claim of a row given as bytes.
+pub fn row_claim(layout: &Layout, row: &[u8]) -> u64 {
+    let mut reader = RowReader::new(row, layout.columns.len());
+    let cells: Vec<Option<&[u8]>> = layout.columns.iter().map(|c| reader.next(&c.kind)).collect();
+    claim(layout.identity.iter().map(|i| cells[*i].map(<[u8]>::to_vec)))
+}
+
+/// Distinct texts of a column, numbered as they come (from 1, 0 is null), then ranked.
+#[derive(Debug, Default)]
+struct Ranks<'r> {
+    numbers: HashMap<&'r [u8], u64>,
+}
+
+impl<'r> Ranks<'r> {
+    fn number(&mut self, text: &'r [u8]) -> u64 {
+        let next = self.numbers.len() as u64 + 1;
+        *self.numbers.entry(text).or_insert(next)
+    }
+
+    fn resolve<'k>(self, keys: impl Iterator<Item = &'k mut u64>) {
+        if self.numbers.is_empty() {
+            return;
+        }
+        let mut sorted: Vec<(&[u8], u64)> = self.numbers.into_iter().collect();
+        sorted.sort_unstable();
+        let mut rank = vec![0u64; sorted.len() + 1];
+        for (position, (_, number)) in sorted.into_iter().enumerate() {
+            rank[number as usize] = position as u64 + 1;
+        }
+        for key in keys {
+            *key = rank[*key as usize];
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The object store, as much of it as Lakehead uses: create-only puts, reads, lists.
+//!
+//! Owns one try with its deadline, and the words of errors. Does not own repetition: who repeats a put knows what
+//! "exists" means to him. Contract towards the loop: [`Store::create`] never overwrites; an object appears whole or not
+//! at all; an answer that was lost may still have had its effect.
+
+mod open;
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{BoxStream, StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{
+    Error as StoreError, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+};
+
+pub use open::{Auth, Location, open};
+
+use crate::error::{Error, Result};
+
+/// What a create-only put found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// The object is new, and ours.
+    Created,
+    /// Something stands there already: perhaps our own earlier try.
+    Exists,
+}
+
+/// A store and the folder in it below which everything lies.
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: Arc<dyn ObjectStore>,
+    root: Path,
+    shown: Arc<str>,
+    deadline: Duration,
+}
+
+impl Store {
+    /// A store from its parts; `shown` names it in messages, without secrets.
+    pub fn new(inner: Arc<dyn ObjectStore>, root: Path, shown: &str, deadline: Duration) -> Self {
+        Store { inner, root, shown: shown.into(), deadline }
+    }
+
+    /// A store in memory, for tests.
+    pub fn memory() -> Self {
+        Store::new(
+            Arc::new(object_store::memory::InMemory::new()),
+            Path::default(),
+            "memory://",
+            Duration::from_secs(10),
+        )
+    }
+
+    /// The store as object_store knows it.
+    pub fn object_store(&self) -> &Arc<dyn ObjectStore> {
+        &self.inner
+    }
+
+    /// The folder below which everything lies.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The store's name in messages.
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// Longest that one try may take.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// The full path of a name below the root. `relative` is already percent-encoded where it must be.
+    ///
+    /// # Errors
+    /// A path that the store cannot have, which the encoding of its parts rules out: a bug.
+    pub fn path(&self, relative: &str) -> Result<Path> {
+        let full = match self.root.as_ref() {
+            "" => relative.to_owned(),
+            root => format!("{root}/{relative}"),
+        };
+        Path::parse(&full).map_err(|e| Error::bug(format!("not a path: {full}")).source(e))
+    }
+
+    /// A path's name below the root.
+    pub fn relative<'p>(&self, path: &'p Path) -> &'p str {
+        let full = path.as_ref();
+        full.strip_prefix(self.root.as_ref()).map_or(full, |rest| rest.trim_start_matches('/'))
+    }
+
+    /// Puts an object under a name that nobody has; one try.
+    ///
+    /// # Errors
+    /// Whatever keeps the outcome from being known: the store may or may not have the object.
+    pub async fn create(&self, path: &Path, bytes: Bytes) -> Result<Put> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let put = self.inner.put_opts(path, PutPayload::from(bytes), options);
+        match tokio::time::timeout(self.deadline, put).await {
+            Ok(Ok(_)) => Ok(Put::Created),
+            Ok(Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. })) => Ok(Put::Exists),
+            Ok(Err(e)) => Err(self.error("put", path, e)),
+            Err(_) => Err(self.slow("put", path)),
+        }
+    }
+
+    /// Puts an object, whether there is one or not; only registrations are written so.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn overwrite(&self, path: &Path, bytes: Bytes) -> Result<()> {
+        let put = self.inner.put(path, PutPayload::from(bytes));
+        match tokio::time::timeout(self.deadline, put).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(e)) => Err(self.error("put", path, e)),
+            Err(_) => Err(self.slow("put", path)),
+        }
+    }
+
+    /// Deletes an object; one that is not there is deleted already.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn delete(&self, path: &Path) -> Result<()> {
+        match tokio::time::timeout(self.deadline, self.inner.delete(path)).await {
+            Ok(Ok(()) | Err(StoreError::NotFound { .. })) => Ok(()),
+            Ok(Err(e)) => Err(self.error("delete", path, e)),
+            Err(_) => Err(self.slow("delete", path)),
+        }
+    }
+
+    /// An object's bytes; `None` if there is none.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get(&self, path: &Path) -> Result<Option<Bytes>> {
+        let read = async { self.inner.get(path).await?.bytes().await };
+        match tokio::time::timeout(self.deadline, read).await {
+            Ok(Ok(bytes)) => Ok(Some(bytes)),
+            Ok(Err(StoreError::NotFound { .. })) => Ok(None),
+            Ok(Err(e)) => Err(self.error("get", path, e)),
+            Err(_) => Err(self.slow("get", path)),
+        }
+    }
+
+    /// Some of an object's bytes.
+    ///
+    /// # Errors
+    /// The store's, also if there is no such object.
+    pub async fn get_range(&self, path: &Path, range: Range<u64>) -> Result<Bytes> {
+        match tokio::time::timeout(self.deadline, self.inner.get_range(path, range)).await {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(e)) => Err(self.error("get", path, e)),
+            Err(_) => Err(self.slow("get", path)),
+        }
+    }
+
+    /// What the store says of an object; `None` if there is none.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn head(&self, path: &Path) -> Result<Option<ObjectMeta>> {
+        let options = GetOptions { head: true, ..GetOptions::default() };
+        match tokio::time::timeout(self.deadline, self.inner.get_opts(path, options)).await {
+            Ok(Ok(found)) => Ok(Some(found.meta)),
+            Ok(Err(StoreError::NotFound { .. })) => Ok(None),
+            Ok(Err(e)) => Err(self.error("head", path, e)),
+            Err(_) => Err(self.slow("head", path)),
+        }
+    }
+
+    /// Every object below a folder.
+    pub fn list(&self, folder: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (this, folder) = (self.clone(), folder.clone());
+        let listing = self.inner.list(Some(&folder));
+        listing.map_err(move |e| this.error("list", &folder, e)).boxed()
+    }
+
+    /// Every object below a folder, in one answer.
+    ///
+    /// # Errors
+    /// The store's, also when one page takes longer than the deadline.
+    pub async fn list_all(&self, folder: &Path) -> Result<Vec<ObjectMeta>> {
+        let mut stream = self.list(folder);
+        let mut all = Vec::new();
+        loop {
+            match tokio::time::timeout(self.deadline, stream.next()).await {
+                Ok(Some(meta)) => all.push(meta?),
+                Ok(None) => return Ok(all),
+                Err(_) => return Err(self.slow("list", folder)),
+            }
+        }
+    }
+
+    fn slow(&self, verb: &str, path: &Path) -> Error {
+        let seconds = self.deadline.as_secs_f64();
+        Error::unreachable(format!("{}: {verb} {path}: no answer within {seconds} s", self.shown))
+            .hint("the store is slow or cannot be reached; limits.put_deadline is the longest that one try may take")
+    }
+
+    fn error(&self, verb: &str, path: &Path, e: StoreError) -> Error {
+        let hint = match &e {
+            StoreError::PermissionDenied { .. } => "the credentials have no right to do this",
+            StoreError::Unauthenticated { .. } => "the credentials are missing, wrong or expired",
+            StoreError::NotFound { .. } => "the bucket, container or object is not there",
+            _ => "check data_lake.url, the network and the credentials: `lakehead check --connect`",
+        };
+        Error::unreachable(format!("{}: {verb} {path}", self.shown)).source(e).hint(hint)
+    }
+}

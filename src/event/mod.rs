@@ -1,6 +1,12 @@
 //! What a delivery says: JSON, envelope or flat, and the catalog of event types. Pure: no runtime, no network, no clock.
 
+pub mod catalog;
+mod catalog_file;
+pub mod event_type;
+pub mod format;
 pub mod json;
 mod reason;
+pub mod schema;
+pub mod validate;
 
 pub use reason::{Defect, Reason};

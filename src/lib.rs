@@ -2,6 +2,9 @@
 //! provable archive of JSON blobs. `ARCHITECTURE.md` has the map and the life of an event.
 #![warn(missing_docs)]
 
+pub mod batch;
 pub mod clock;
 pub mod error;
 pub mod event;
+pub mod layout;
+pub mod units;

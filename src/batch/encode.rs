@@ -192,7 +192,8 @@ const SLICE: usize = 16_384;
 /// Only what Arrow or Parquet refuse, which the layout rules out: a bug.
 pub fn encode(layout: &Layout, rows: &mut Rows, footer: &Footer) -> Result<Bytes> {
     rows.sort(layout);
-    let bug = |e: String| Error::bug(format!("dataset {}: cannot encode {} rows: {e}", layout.name, rows.len()));
+    let bug =
+        |e: String| Error::bug(format!("dataset {}: cannot encode {} rows: {e}", layout.name, rows.len()));
     let properties = properties(layout, footer, rows.len());
     let out = Vec::with_capacity(rows.bytes() / 4 + 4096);
     let mut writer = ArrowWriter::try_new(out, Arc::clone(&layout.schema), Some(properties))
@@ -219,7 +220,9 @@ pub fn encode(layout: &Layout, rows: &mut Rows, footer: &Footer) -> Result<Bytes
 fn properties(layout: &Layout, footer: &Footer, rows: usize) -> WriterProperties {
     let stored: Vec<_> = layout.stored().collect();
     let sorting = layout.sort.iter().filter_map(|s| stored.iter().position(|(i, _)| i == s));
-    let sorting = sorting.map(|i| SortingColumn::new(i as i32, false, true)).collect::<Vec<_>>();
+    let sorting = sorting
+        .map(|i| SortingColumn { column_idx: i as i32, descending: false, nulls_first: true })
+        .collect::<Vec<_>>();
     let mut properties = WriterProperties::builder()
         .set_created_by(concat!("lakehead ", env!("CARGO_PKG_VERSION")).into())
         .set_compression(Compression::ZSTD(ZstdLevel::default()))

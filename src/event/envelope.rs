@@ -147,7 +147,12 @@ fn event_type<'a>(head: &Head<'a>, transport: Transport<'a>) -> Result<Cow<'a, s
             Some(rest) => Cow::Owned(rest.to_ascii_uppercase()),
             None => Cow::Borrowed(key),
         },
-        _ => return Err(Defect::new(Reason::NoType, "none of type, eventType, event_type, and no routing key")),
+        _ => {
+            return Err(Defect::new(
+                Reason::NoType,
+                "none of type, eventType, event_type, and no routing key",
+            ));
+        }
     };
     if found.len() > MAX_NAME || found.chars().any(char::is_control) {
         let detail = format!("an event type of {} bytes, or with control characters", found.len());
@@ -229,8 +234,9 @@ fn time(
         return instant(v).ok_or_else(|| bad_time(field, v));
     }
     match transport.timestamp {
-        Some(seconds) => Instant::from_seconds(seconds)
-            .ok_or_else(|| Defect::new(Reason::BadTime, format!("the AMQP timestamp {seconds} is out of range"))),
+        Some(seconds) => Instant::from_seconds(seconds).ok_or_else(|| {
+            Defect::new(Reason::BadTime, format!("the AMQP timestamp {seconds} is out of range"))
+        }),
         None => Err(Defect::new(
             Reason::NoTime,
             match time_field {
@@ -258,14 +264,18 @@ pub fn instant(v: Value<'_>) -> Option<Instant> {
 
 fn tenant<'a>(head: &Head<'a>) -> Result<Option<Cow<'a, str>>, Defect> {
     let inner = |key| head.data.and_then(|d: Value<'a>| d.get(key)).filter(|v: &Value<'_>| !v.is_null());
-    let found = head.tenant.or(head.organization).or_else(|| inner("tenantId")).or_else(|| inner("organizationId"));
+    let found =
+        head.tenant.or(head.organization).or_else(|| inner("tenantId")).or_else(|| inner("organizationId"));
     match found {
         None => Ok(None),
         Some(v) if v.kind() == Kind::Int => Ok(Some(Cow::Borrowed(v.raw()))),
         Some(v) => match v.as_str() {
             Some(s) if s.is_empty() => Ok(None),
             Some(s) if s.len() <= MAX_NAME && !s.chars().any(char::is_control) => Ok(Some(s)),
-            _ => Err(Defect::new(Reason::WrongType, "tenantId: expected a short string without control characters")),
+            _ => Err(Defect::new(
+                Reason::WrongType,
+                "tenantId: expected a short string without control characters",
+            )),
         },
     }
 }

@@ -15,7 +15,9 @@ const TIME: &str = r#""timestamp":"2026-01-23T10:00:00Z""#;
 
 #[test]
 fn envelope_and_flat_are_both_right() {
-    let body = format!(r#"{{"id":"e1","type":"a.b","version":"1.0",{TIME},"tenantId":"t","source":{{}},"data":{{"x":1}}}}"#);
+    let body = format!(
+        r#"{{"id":"e1","type":"a.b","version":"1.0",{TIME},"tenantId":"t","source":{{}},"data":{{"x":1}}}}"#
+    );
     with(&body, Transport::default(), |e| {
         let e = e.expect("event");
         assert_eq!((e.id.as_ref(), e.id_derived, e.tenant.as_deref()), ("e1", false, Some("t")));
@@ -37,14 +39,18 @@ fn the_routing_key_stands_in_for_the_type_and_the_other_way_round() {
     let t = Transport { routing_key: Some("workflow.ticket_assigned"), ..Transport::default() };
     with(&format!("{{{TIME}}}"), t, |e| assert_eq!(e.expect("event").event_type, "TICKET_ASSIGNED"));
     let body = format!(r#"{{"event_type":"TICKET_ASSIGNED",{TIME}}}"#);
-    with(&body, Transport::default(), |e| assert_eq!(e.expect("event").routing_key, "workflow.ticket_assigned"));
+    with(&body, Transport::default(), |e| {
+        assert_eq!(e.expect("event").routing_key, "workflow.ticket_assigned")
+    });
 }
 
 #[test]
 fn time_falls_back_to_the_named_field_then_amqp() {
     let t = Transport { timestamp: Some(7), ..Transport::default() };
     let body = r#"{"type":"TICKET_MERGED","data":{"mergedAt":"2026-01-02T03:04:05Z"}}"#;
-    with(body, t, |e| assert_eq!(e.expect("event").time, Instant::parse("2026-01-02T03:04:05Z").expect("time")));
+    with(body, t, |e| {
+        assert_eq!(e.expect("event").time, Instant::parse("2026-01-02T03:04:05Z").expect("time"))
+    });
     with(r#"{"type":"x"}"#, t, |e| assert_eq!(e.expect("event").time.micros(), 7_000_000));
     with(r#"{"type":"x","timestamp":1500}"#, t, |e| assert_eq!(e.expect("event").time.micros(), 1_500_000));
     assert_eq!(reason(r#"{"type":"x"}"#), Reason::NoTime);

@@ -87,7 +87,8 @@ impl Rules {
         let mut problems = Vec::new();
         let mut word = |place: &str, name: &str, value: &Option<String>, known: &[&str]| {
             if let Some(v) = value.as_deref().filter(|v| !known.contains(v)) {
-                problems.push(format!("rule `{place}`: {name} = {v:?}: expected one of {}", known.join(", ")));
+                problems
+                    .push(format!("rule `{place}`: {name} = {v:?}: expected one of {}", known.join(", ")));
             }
         };
         for t in &texts {
@@ -141,7 +142,9 @@ impl Rules {
         let id_field = resource.filter(|_| resource_id.is_some()).map(|(_, field)| field.as_str());
         Entry {
             source: source(&event.event_type).to_owned(),
-            category: first(&|r| r.category.is_some()).and_then(|r| r.category.as_deref()).unwrap_or("ACTION"),
+            category: first(&|r| r.category.is_some())
+                .and_then(|r| r.category.as_deref())
+                .unwrap_or("ACTION"),
             severity: first(&|r| r.severity.is_some()).and_then(|r| r.severity.as_deref()).unwrap_or("INFO"),
             message: match (message, name) {
                 (Some(template), _) => {
@@ -268,9 +271,9 @@ impl Template {
         }
         parts.extend(fields(rest)?);
         match parts.iter().find(|p| matches!(p, Part::Field(_, None))) {
-            Some(Part::Field(name, _)) => {
-                Err(format!("`{{{name}}}` may be absent: put it in [ ] or give it a default, `{{{name}|text}}`"))
-            }
+            Some(Part::Field(name, _)) => Err(format!(
+                "`{{{name}}}` may be absent: put it in [ ] or give it a default, `{{{name}|text}}`"
+            )),
             _ => Ok(Template(parts)),
         }
     }

@@ -2,6 +2,8 @@
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
 
+use crate::event::schema::{self, Type};
+
 /// The type of a column in Parquet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ColumnType {
@@ -145,6 +147,40 @@ pub enum Source {
     Quarantine,
 }
 
+impl From<&Type> for ColumnType {
+    /// The column type of a catalog field: objects become JSON, lists stay lists.
+    fn from(ty: &Type) -> ColumnType {
+        match ty {
+            Type::Uuid | Type::Id | Type::String | Type::Email | Type::Enum(_) => ColumnType::String,
+            Type::Int => ColumnType::Int,
+            Type::Number => ColumnType::Double,
+            Type::Money => ColumnType::Money,
+            Type::Bool => ColumnType::Bool,
+            Type::Time => ColumnType::Timestamp,
+            Type::Date => ColumnType::Date,
+            Type::Object(_) | Type::Json => ColumnType::Json,
+            // A list of lists has no use that a document would not serve.
+            Type::List(inner) => match ColumnType::from(&**inner) {
+                ColumnType::List(_) => ColumnType::Json,
+                inner => ColumnType::List(Box::new(inner)),
+            },
+        }
+    }
+}
+
+impl From<&schema::Field> for Column {
+    /// The column of a catalog field of the payload.
+    fn from(field: &schema::Field) -> Column {
+        let names = std::iter::once(&field.name).chain(&field.alias).cloned().collect();
+        Column {
+            name: field.name.clone(),
+            kind: ColumnType::from(&field.ty),
+            nullable: field.optional,
+            source: Source::PayloadField(vec![names]),
+        }
+    }
+}
+
 /// One step of a path: a field and the other names under which it may stand.
 pub type Name = Vec<String>;
 
@@ -216,7 +252,9 @@ mod tests {
 
     #[test]
     fn words_are_read_and_written_back() {
-        for word in ["string", "json", "double", "int", "bool", "timestamp", "date", "money", "binary", "[string]"] {
+        for word in
+            ["string", "json", "double", "int", "bool", "timestamp", "date", "money", "binary", "[string]"]
+        {
             assert_eq!(ColumnType::parse(word).expect(word).word(), word);
         }
         assert_eq!(ColumnType::parse("varchar"), None);

@@ -6,7 +6,7 @@ use super::Layout;
 use super::audit::{Entry, Memory};
 use super::columns::{AuditField, Column, ColumnType, MONEY, Name, Source};
 use super::row::{IdentityHash, IdentityKey, RowWriter, sized};
-use crate::event::catalog::EventType;
+use crate::event::event_type::{EventType, Party, sent_actor};
 use crate::event::json::{Kind, Value};
 use crate::event::{Defect, Event, Reason, envelope, time};
 
@@ -42,9 +42,10 @@ impl Layout {
         out: &mut Vec<u8>,
     ) -> Result<Extracted, Defect> {
         let Scratch { cells, text, memory } = scratch;
-        let entry = self.audit.as_ref().map(|rules| {
-            rules.entry(memory, event, described.map(|d| d.name.as_str()), &self.redaction)
-        });
+        let entry = self
+            .audit
+            .as_ref()
+            .map(|rules| rules.entry(memory, event, described.map(|d| d.name.as_str()), &self.redaction));
         let cx = Extraction { layout: self, event, described, entry };
         let mut row = RowWriter::begin(out, cells, self.columns.len());
         for column in &self.columns {
@@ -97,16 +98,25 @@ impl<'x, 'e> Extraction<'x, 'e> {
         let field = |name| self.event.field(name).and_then(Value::as_str).filter(|s| !s.is_empty());
         match source {
             Source::Tenant => self.event.tenant.as_deref().map(Cow::Borrowed),
-            Source::Organization => field("organizationId").or(self.event.tenant.as_deref().map(Cow::Borrowed)),
+            Source::Organization => {
+                field("organizationId").or(self.event.tenant.as_deref().map(Cow::Borrowed))
+            }
             Source::Correlation => field("correlationId").or(self.event.correlation_id.map(Cow::Borrowed)),
             Source::SchemaRef => self.described.and_then(EventType::schema_ref).map(Cow::Owned),
-            Source::Category => self.described.and_then(EventType::category).map(Cow::Borrowed),
-            Source::ActorType => self.described.and_then(|d| d.actor(self.event.payload()).kind),
-            Source::ActorId => self.described.and_then(|d| d.actor(self.event.payload()).id),
+            Source::Category => self.described.and_then(|d| d.category.as_deref()).map(Cow::Borrowed),
+            Source::ActorType => self.actor().kind,
+            Source::ActorId => self.actor().id,
             Source::EntityType => self.described.and_then(|d| d.entity(self.event.payload()).kind),
             Source::EntityId => self.described.and_then(|d| d.entity(self.event.payload()).id),
             Source::Audit(field) => self.audit(*field),
             _ => None,
+        }
+    }
+
+    fn actor(&self) -> Party<'_> {
+        match self.described {
+            Some(described) => described.actor(self.event.payload()),
+            None => sent_actor(self.event.payload()),
         }
     }
 
@@ -148,7 +158,9 @@ impl<'x, 'e> Extraction<'x, 'e> {
     ) -> Result<(), Defect> {
         let Some(value) = value else { return absent(column, row) };
         match &column.kind {
-            ColumnType::Json => row.with(|out| self.layout.redaction.write(&self.event.event_type, value, out)),
+            ColumnType::Json => {
+                row.with(|out| self.layout.redaction.write(&self.event.event_type, value, out))
+            }
             // Straight into the row: most columns are text.
             ColumnType::String => match value.as_str() {
                 Some(text) => row.bytes(text.as_bytes()),
@@ -233,9 +245,8 @@ fn wrong(column: &Column, value: Value<'_>) -> Defect {
 
 /// The value at a path; each step may stand under one of several names.
 fn find<'a>(from: Value<'a>, path: &[Name]) -> Option<Value<'a>> {
-    path.iter().try_fold(from, |value, names| {
-        names.iter().find_map(|name| value.get(name).filter(|v| !v.is_null()))
-    })
+    path.iter()
+        .try_fold(from, |value, names| names.iter().find_map(|name| value.get(name).filter(|v| !v.is_null())))
 }
 
 /// An integer, also when it is written with a fraction of zero.

@@ -110,7 +110,9 @@ impl Layouts {
         for (file, text) in overlay_files(dir)? {
             match parse(&file, &text, catalog) {
                 Ok(layout) if layout.name == QUARANTINE => {
-                    problems.push(format!("{file}: name: `{QUARANTINE}` cannot be replaced: choose another name"));
+                    problems.push(format!(
+                        "{file}: name: `{QUARANTINE}` cannot be replaced: choose another name"
+                    ));
                 }
                 Ok(layout) => {
                     overlaid.push(layout.name.clone());
@@ -291,17 +293,22 @@ impl Draft<'_> {
             _ => None,
         };
         let Some(described) = described else {
-            self.problem("events", "columns = \"schema\" needs exactly one event type that the catalog knows");
+            self.problem(
+                "events",
+                "columns = \"schema\" needs exactly one event type that the catalog knows",
+            );
             return Vec::new();
         };
         let own = |name: &str, kind, nullable, source| Column { name: name.into(), kind, nullable, source };
+        let tenant_optional = described.field("tenantId").is_none_or(|f| f.optional);
         let mut columns = vec![
             own("eventId", ColumnType::String, false, Source::Id),
             own("eventTime", ColumnType::Timestamp, false, Source::Time),
-            own("tenantId", ColumnType::String, true, Source::Tenant),
+            own("tenantId", ColumnType::String, tenant_optional, Source::Tenant),
         ];
-        let fields = described.columns();
-        columns.extend(fields.into_iter().filter(|c| !matches!(c.name.as_str(), "eventId" | "eventTime" | "tenantId")));
+        let taken = ["eventId", "eventTime", "tenantId"];
+        columns
+            .extend(described.fields.iter().filter(|f| !taken.contains(&f.name.as_str())).map(Column::from));
         columns
     }
 
@@ -309,7 +316,10 @@ impl Draft<'_> {
     fn column(&mut self, line: &str) -> Option<Column> {
         let parts = line.split_once(':').and_then(|(name, rest)| Some((name, rest.split_once('=')?)));
         let Some((name, (kind, source))) = parts else {
-            self.problem("columns", format!("{line:?}: expected `name: type = source`, `name?` if it may be absent"));
+            self.problem(
+                "columns",
+                format!("{line:?}: expected `name: type = source`, `name?` if it may be absent"),
+            );
             return None;
         };
         let (name, nullable) = match name.trim().strip_suffix('?') {
@@ -318,8 +328,12 @@ impl Draft<'_> {
         };
         let kind_read = ColumnType::parse(kind.trim());
         if kind_read.is_none() {
-            let words = "string, json, double, int, bool, timestamp, date, money, binary, or a list of one: [string]";
-            self.problem(&format!("columns: {name}"), format!("unknown type `{}`: one of {words}", kind.trim()));
+            let words =
+                "string, json, double, int, bool, timestamp, date, money, binary, or a list of one: [string]";
+            self.problem(
+                &format!("columns: {name}"),
+                format!("unknown type `{}`: one of {words}", kind.trim()),
+            );
         }
         let source_read = Source::parse(source.trim());
         if source_read.is_none() {
@@ -352,12 +366,18 @@ impl Draft<'_> {
             [column, "day"] if format == Format::Parquet => {
                 let found = columns.iter().position(|c| c.name == *column && c.kind == ColumnType::String);
                 if found.is_none() {
-                    self.problem("partition", format!("{column}: the layout has no string column of that name"));
+                    self.problem(
+                        "partition",
+                        format!("{column}: the layout has no string column of that name"),
+                    );
                 }
                 found
             }
             _ => {
-                self.problem("partition", "expected [\"day\"], or [\"<string column>\", \"day\"] for parquet");
+                self.problem(
+                    "partition",
+                    "expected [\"day\"], or [\"<string column>\", \"day\"] for parquet",
+                );
                 None
             }
         }

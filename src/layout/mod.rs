@@ -114,7 +114,8 @@ impl Layout {
     /// True if the layout's partition, identity and time rules are those of `other`: they are frozen once a dataset
     /// has files.
     pub fn same_rules(&self, other: &Layout) -> bool {
-        let names = |l: &Layout, of: &[usize]| of.iter().map(|i| l.columns[*i].name.clone()).collect::<Vec<_>>();
+        let names =
+            |l: &Layout, of: &[usize]| of.iter().map(|i| l.columns[*i].name.clone()).collect::<Vec<_>>();
         names(self, &self.identity) == names(other, &other.identity)
             && self.partition_column.map(|i| &self.columns[i].name)
                 == other.partition_column.map(|i| &other.columns[i].name)

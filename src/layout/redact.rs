@@ -61,7 +61,9 @@ impl Redaction {
 
     fn touches(&self, event_type: &str, value: Value<'_>) -> bool {
         match value.kind() {
-            Kind::Object | Kind::Array => value.descendants().any(|v| v.has_key() && self.hides_member(event_type, v)),
+            Kind::Object | Kind::Array => {
+                value.descendants().any(|v| v.has_key() && self.hides_member(event_type, v))
+            }
             _ => false,
         }
     }

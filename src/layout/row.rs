@@ -213,7 +213,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let kinds = [ColumnType::String, ColumnType::Double, ColumnType::Bool, ColumnType::String, ColumnType::Int];
+        let kinds =
+            [ColumnType::String, ColumnType::Double, ColumnType::Bool, ColumnType::String, ColumnType::Int];
         let (mut out, mut cells) = (b"before".to_vec(), Vec::new());
         let mut w = RowWriter::begin(&mut out, &mut cells, kinds.len());
         w.bytes(b"tenant");

@@ -1,0 +1,42 @@
+use super::*;
+
+fn builtin() -> Layouts {
+    Layouts::load(&Catalog::builtin(), None, &[]).expect("the built-in layouts are valid")
+}
+
+#[test]
+fn the_built_in_layouts_are_valid() {
+    let layouts = builtin();
+    assert_eq!(layouts.all().len(), BUILT_IN.len());
+    let columns = |name: &str| layouts.named(name).expect(name).columns.len();
+    assert_eq!(columns(QUARANTINE), crate::layout::quarantine::COLUMNS);
+    assert_eq!(columns("risk_evaluations"), 10);
+}
+
+#[test]
+fn overlays_replace_by_name_and_are_reported() {
+    let dir = tempfile::tempdir().expect("dir");
+    let text = include_str!("../../layouts/risk_evaluations.toml").replace("version = 1", "version = 2");
+    std::fs::write(dir.path().join("risk.toml"), text).expect("write");
+    let layouts = Layouts::load(&Catalog::builtin(), Some(dir.path()), &[]).expect("valid");
+    assert_eq!(layouts.overlaid, ["risk_evaluations"]);
+    assert_eq!(layouts.named("risk_evaluations").expect("there").version, 2);
+    assert_eq!(layouts.all().len(), BUILT_IN.len());
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let text = r#"
+        name = "Bad-Name"
+        version = 1
+        format = "parquet"
+        identity = ["nothing"]
+        partition = ["week"]
+        validation = "maybe"
+        columns = ["a: varchar = event.id", "b: string = event.nothing", "c string"]
+    "#;
+    let problems = parse("bad.toml", text, &Catalog::builtin()).expect_err("wrong in seven ways");
+    // The name, three columns, the identity (unknown, and so none), the partition, the validation.
+    assert_eq!(problems.len(), 8, "{problems:#?}");
+    assert!(problems.iter().all(|p| p.starts_with("bad.toml: ")));
+}

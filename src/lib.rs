@@ -2,6 +2,7 @@
 //! provable archive of JSON blobs. `ARCHITECTURE.md` has the map and the life of an event.
 #![warn(missing_docs)]
 
+pub mod archive;
 pub mod clock;
 pub mod error;
 pub mod event;

@@ -18,12 +18,17 @@ pub mod digest;
 pub mod merkle;
 pub mod sign;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod time;
+pub mod trust;
 
 pub use blob::{BlobFields, blob_path, conflict_path, render_blob};
 pub use chain::{Ask, Chain, Identity, Outcome, Sealed, Settings, Settled, Step, Survey};
 pub use digest::{Entry, Hash};
 pub use sign::{Algorithm, KeyFile, Signer};
+pub use store::Place;
+pub use trust::{Trust, keygen, rotate};
 
 /// Where digests and heads lie below the prefix.
 pub const INTEGRITY: &str = "_integrity/v1";

@@ -2,9 +2,12 @@
 //! provable archive of JSON blobs. `ARCHITECTURE.md` has the map and the life of an event.
 #![warn(missing_docs)]
 
+pub mod archive;
 pub mod batch;
 pub mod clock;
 pub mod error;
 pub mod event;
 pub mod layout;
+pub mod pipeline;
+pub mod store;
 pub mod units;

@@ -1,0 +1,506 @@
+//! The write side of the archive: one writer's chain of digests, as a state machine.
+//!
+//! Owns which digest comes next, what it holds, and which receipts its storing frees. Does not own the puts (`store`), the
+//! blobs (they are stored before [`Chain::add`]) or the acknowledging. The invariants: one put is in flight at a time,
+//! its bytes never change, and the next digest is sealed only after it is stored; a token comes back only once a stored
+//! digest names its entry. Pure: no store, no clock; whoever drives it calls [`Chain::poll`] and does what the step says.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::blob::RENDERING;
+use super::digest::{Ended, Entry, FORMAT, Gap, Hash, Header, Kind, Tip, salt, seal};
+use super::sign::Signer;
+use super::time::{SECOND, Time, date, day_of};
+use super::{chain_name, head_name};
+use crate::clock::Micros;
+use crate::error::Result;
+
+/// How a chain behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The audit path prefix below the store's root.
+    pub prefix: String,
+    /// The writer's name, for people.
+    pub writer: String,
+    /// A digest is closed when its oldest entry is this old (default 10 s).
+    pub digest_age: Micros,
+    /// A digest is closed when it has this many entries (default 1,000).
+    pub digest_entries: usize,
+    /// Longest silence of an idle chain (default 1 h).
+    pub heartbeat: Micros,
+}
+
+impl Settings {
+    /// The defaults, for an archive at `prefix` and a writer of that name.
+    pub fn new(prefix: impl Into<String>, writer: impl Into<String>) -> Self {
+        Settings {
+            prefix: prefix.into(),
+            writer: writer.into(),
+            digest_age: 10 * SECOND,
+            digest_entries: 1_000,
+            heartbeat: 3_600 * SECOND,
+        }
+    }
+}
+
+/// What makes a chain its own; drawn afresh for every chain.
+#[derive(Clone)]
+pub struct Identity {
+    /// The chain's id: letters, digits and `-` (a ULID).
+    pub chain_id: String,
+    /// 32 random bytes from which salts are derived. Never stored.
+    pub secret: [u8; 32],
+}
+
+/// An object ready to put. Cloning is cheap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// Its path below the store's root.
+    pub name: String,
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Their SHA-256.
+    pub sha256: Hash,
+    /// For a head: the path of its copy, in this store and in the anchor.
+    pub copy: Option<String>,
+}
+
+/// What came of a put.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is stored, now or by an earlier try. The text warns of a copy that could not be made.
+    Stored(Option<String>),
+    /// Other bytes are stored under its name.
+    Taken,
+    /// Nobody knows; try again.
+    Failed,
+}
+
+/// What the driver does next.
+#[derive(Debug)]
+pub enum Step {
+    /// Nothing before this time, unless something else happens.
+    Wait(Micros),
+    /// Look around ([`super::store::survey`]) and call [`Chain::surveyed`]. Puts go on meanwhile.
+    Survey(Ask),
+    /// Put this ([`super::store::put`]) and call [`Chain::put_done`].
+    Put(Sealed),
+    /// Somebody else writes this chain: raise the alarm, then call [`Chain::restart`].
+    Forked,
+    /// The farewell is stored; the chain is done.
+    Finished,
+}
+
+/// What a survey needs to know.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// The asking chain, which the survey leaves out.
+    pub chain_id: String,
+    /// Its newest stored digest, whose time in the store stands for the store's now.
+    pub seq: u64,
+    /// Tips known from before, to be read on from.
+    pub known: Vec<Tip>,
+    /// A chain is silent when its newest object is older than two of these and ten minutes.
+    pub heartbeat: Micros,
+}
+
+/// What a survey found.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    /// The chain that asked.
+    pub chain_id: String,
+    /// The tips of all other chains, by chain id.
+    pub tips: Vec<Tip>,
+    /// Ids of those that are neither finished nor alive.
+    pub silent: Vec<String>,
+}
+
+/// What a finished put means for the driver.
+#[derive(Debug)]
+pub struct Settled<T> {
+    /// Tokens whose entries are now named by a stored digest.
+    pub tokens: Vec<T>,
+    /// Something an operator must hear of.
+    pub alarm: Option<String>,
+}
+
+enum Purpose<T> {
+    Digest { kind: Kind, until: Micros, head_day: Option<String>, pending: Vec<Pending<T>> },
+    Ending { tip: Tip },
+}
+
+struct Flight<T> {
+    sealed: Sealed,
+    purpose: Purpose<T>,
+    sent: bool,
+    tries: u32,
+    retry_at: Micros,
+}
+
+struct Pending<T> {
+    entry: Entry,
+    token: T,
+    since: Micros,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Running,
+    Forked,
+    Finished,
+}
+
+/// One writer's chain. `T` is whatever the driver wants back when an entry is covered (its receipt).
+pub struct Chain<T> {
+    settings: Settings,
+    signer: Arc<dyn Signer>,
+    id: Identity,
+    state: State,
+    /// True once a farewell was asked for.
+    closing: bool,
+    /// The number of the next digest, and the hash and close time of the newest stored one.
+    seq: u64,
+    previous: Option<Hash>,
+    until: Micros,
+    open: VecDeque<Pending<T>>,
+    flight: Option<Flight<T>>,
+    flush: bool,
+    gap: Option<Gap>,
+    /// Chains to put an ending behind, and endings stored but not yet declared.
+    silent: VecDeque<Tip>,
+    ended: Vec<Ended>,
+    tips: Vec<Tip>,
+    /// True when `tips` is fresh and today's head is still to be written.
+    head: bool,
+    head_day: Option<String>,
+    surveying: bool,
+    survey_at: Micros,
+}
+
+impl<T> Chain<T> {
+    /// A new chain that begins at `now` with a genesis.
+    pub fn new(settings: Settings, signer: Arc<dyn Signer>, id: Identity, now: Micros) -> Self {
+        Chain {
+            settings,
+            signer,
+            id,
+            state: State::Running,
+            closing: false,
+            seq: 0,
+            previous: None,
+            until: now,
+            open: VecDeque::new(),
+            flight: None,
+            flush: false,
+            gap: None,
+            silent: VecDeque::new(),
+            ended: Vec::new(),
+            tips: Vec::new(),
+            head: false,
+            head_day: None,
+            surveying: false,
+            survey_at: now,
+        }
+    }
+
+    /// The chain's id.
+    pub fn chain_id(&self) -> &str {
+        &self.id.chain_id
+    }
+
+    /// Number and hash of the newest stored digest: what an auditor may pin.
+    pub fn newest(&self) -> Option<(u64, Hash)> {
+        self.previous.map(|p| (self.seq - 1, p))
+    }
+
+    /// Entries that no stored digest names yet.
+    pub fn pending(&self) -> usize {
+        let flying = match &self.flight {
+            Some(Flight { purpose: Purpose::Digest { pending, .. }, .. }) => pending.len(),
+            _ => 0,
+        };
+        self.open.len() + flying
+    }
+
+    /// Names a blob that is stored; `token` comes back from [`Chain::put_done`] once a stored digest lists it.
+    ///
+    /// The entry's path may be given with or without the chain's prefix.
+    pub fn add(&mut self, mut entry: Entry, token: T, now: Micros) {
+        let prefix = &self.settings.prefix;
+        for path in [Some(&mut entry.path), entry.conflict_of.as_mut()].into_iter().flatten() {
+            if let Some(rest) = path.strip_prefix(prefix.as_str()).and_then(|r| r.strip_prefix('/')) {
+                *path = rest.to_owned();
+            }
+        }
+        self.open.push_back(Pending { entry, token, since: now });
+    }
+
+    /// Closes the open digest at the next poll, whatever its age.
+    pub fn flush(&mut self) {
+        self.flush = true;
+    }
+
+    /// Ends the chain: what is open is digested, then a farewell. No entry may be added afterwards.
+    pub fn farewell(&mut self) {
+        self.closing = true;
+    }
+
+    /// What to do next. Call it after every other call and when a [`Step::Wait`] has passed.
+    ///
+    /// # Errors
+    /// When the signer cannot sign; nothing is lost, poll again later.
+    pub fn poll(&mut self, now: Micros) -> Result<Step> {
+        match self.state {
+            State::Forked => return Ok(Step::Forked),
+            State::Finished => return Ok(Step::Finished),
+            State::Running => {}
+        }
+        if self.survey_due(now) {
+            self.surveying = true;
+            return Ok(Step::Survey(Ask {
+                chain_id: self.id.chain_id.clone(),
+                seq: self.seq - 1,
+                known: self.tips.clone(),
+                heartbeat: self.settings.heartbeat,
+            }));
+        }
+        if self.flight.is_none() {
+            self.flight = self.next_flight(now)?;
+        }
+        let survey_at = if self.surveying || self.seq == 0 { Micros::MAX } else { self.survey_at };
+        match &mut self.flight {
+            Some(f) if f.sent => Ok(Step::Wait(survey_at)),
+            Some(f) if f.retry_at > now => Ok(Step::Wait(f.retry_at.min(survey_at))),
+            Some(f) => {
+                f.sent = true;
+                Ok(Step::Put(f.sealed.clone()))
+            }
+            None => Ok(Step::Wait(self.deadline().min(survey_at))),
+        }
+    }
+
+    fn survey_due(&self, now: Micros) -> bool {
+        !self.closing && self.seq > 0 && !self.surveying && now >= self.survey_at
+    }
+
+    /// When the next digest is due if nothing else happens.
+    fn deadline(&self) -> Micros {
+        let heartbeat = self.until + self.settings.heartbeat;
+        self.open.front().map_or(heartbeat, |p| heartbeat.min(p.since + self.settings.digest_age))
+    }
+
+    fn next_flight(&mut self, now: Micros) -> Result<Option<Flight<T>>> {
+        if let Some(tip) = self.silent.front().filter(|_| !self.closing) {
+            let (tip, sealed) = (tip.clone(), self.seal_ending(tip, now)?);
+            self.silent.pop_front();
+            return Ok(Some(Flight::new(sealed, Purpose::Ending { tip })));
+        }
+        let due = self.seq == 0
+            || self.closing
+            || (self.flush && !self.open.is_empty())
+            || self.open.len() >= self.settings.digest_entries
+            || self.head
+            || self.gap.is_some()
+            || !self.ended.is_empty()
+            || now >= self.deadline();
+        if due { self.seal_next(now).map(Some) } else { Ok(None) }
+    }
+
+    fn seal_next(&mut self, now: Micros) -> Result<Flight<T>> {
+        // A clock set back must not make a span end before it began.
+        let until = now.max(self.until);
+        let genesis = self.seq == 0;
+        let mut header = self.header(until);
+        let take = if genesis { 0 } else { self.open.len().min(self.settings.digest_entries.max(1)) };
+        if !genesis {
+            if until - self.until > 2 * self.settings.heartbeat {
+                let reason = "outage".to_owned();
+                header.gaps.push(Gap { from: Time(self.until), to: Time(until), reason });
+            }
+            header.gaps.extend(self.gap.clone());
+            header.ended.clone_from(&self.ended);
+            header.chains = self.head.then(|| self.tips.clone());
+        }
+        header.kind = if genesis {
+            Kind::Genesis
+        } else if self.closing && take == self.open.len() {
+            Kind::Farewell
+        } else if !header.gaps.is_empty() {
+            Kind::Recovery
+        } else if header.chains.is_some() {
+            Kind::Head
+        } else if take > 0 {
+            Kind::Entries
+        } else {
+            Kind::Heartbeat
+        };
+        let copy = header.chains.is_some().then(|| self.head_copy(until));
+        let entries = self.open.iter().take(take);
+        header.conflicts = entries.clone().filter(|p| p.entry.conflict_of.is_some()).count() as u64;
+        let lines: Vec<String> =
+            (0..).zip(entries).map(|(i, p)| p.entry.line(&salt(&self.id.secret, self.seq, i))).collect();
+        let head_day = copy.is_some().then(|| date(day_of(until)));
+        let kind = header.kind;
+        let bytes = seal(header, &lines, self.signer.as_ref())?;
+        let sealed = Sealed::new(chain_name(&self.settings.prefix, &self.id.chain_id, self.seq), bytes, copy);
+        let pending = self.open.drain(..take).collect();
+        Ok(Flight::new(sealed, Purpose::Digest { kind, until, head_day, pending }))
+    }
+
+    fn header(&self, until: Micros) -> Header {
+        Header {
+            format: FORMAT.into(),
+            kind: Kind::Entries,
+            chain_id: self.id.chain_id.clone(),
+            seq: self.seq,
+            previous: self.previous,
+            writer: self.settings.writer.clone(),
+            since: Time(if self.seq == 0 { until } else { self.until }),
+            until: Time(until),
+            heartbeat_seconds: (self.settings.heartbeat / SECOND) as u64,
+            rendering: RENDERING,
+            count: 0,
+            root: Hash([0; 32]),
+            conflicts: 0,
+            gaps: Vec::new(),
+            ended: Vec::new(),
+            chains: None,
+        }
+    }
+
+    fn head_copy(&self, until: Micros) -> String {
+        head_name(&self.settings.prefix, &date(day_of(until)), &self.id.chain_id, self.seq)
+    }
+
+    /// The object that closes a silent chain at the number its own writer would take next. Create-only makes this
+    /// safe: a writer that was only asleep finds its number taken and begins a new chain.
+    fn seal_ending(&self, tip: &Tip, now: Micros) -> Result<Sealed> {
+        let mut header = self.header(now.max(tip.until.0));
+        header.kind = Kind::Ending;
+        header.chain_id.clone_from(&tip.chain_id);
+        header.seq = tip.seq + 1;
+        header.previous = Some(tip.sha256);
+        header.since = tip.until;
+        let bytes = seal(header, &[], self.signer.as_ref())?;
+        Ok(Sealed::new(chain_name(&self.settings.prefix, &tip.chain_id, tip.seq + 1), bytes, None))
+    }
+
+    /// Takes the outcome of the put that the last [`Step::Put`] asked for.
+    pub fn put_done(&mut self, outcome: Outcome, now: Micros) -> Settled<T> {
+        let mut settled = Settled { tokens: Vec::new(), alarm: None };
+        let Some(mut flight) = self.flight.take() else { return settled };
+        match (outcome, flight.purpose) {
+            (Outcome::Failed, Purpose::Ending { .. }) => {}
+            (Outcome::Failed, purpose) => {
+                flight.sent = false;
+                flight.tries += 1;
+                flight.retry_at = now + SECOND * (1 << flight.tries.min(5)) / 2;
+                self.flight = Some(Flight { purpose, ..flight });
+            }
+            (Outcome::Stored(alarm), Purpose::Ending { tip }) => {
+                settled.alarm = alarm;
+                let ending = flight.sealed.sha256;
+                self.ended.push(Ended { chain_id: tip.chain_id, seq: tip.seq, sha256: tip.sha256, ending });
+            }
+            // The chain went on, or somebody else noticed first: the next survey sees which.
+            (Outcome::Taken, Purpose::Ending { .. }) => {}
+            (Outcome::Stored(alarm), Purpose::Digest { kind, until, head_day, pending }) => {
+                settled.alarm = alarm;
+                settled.tokens = pending.into_iter().map(|p| p.token).collect();
+                self.advance(kind, flight.sealed.sha256, until, head_day);
+            }
+            (Outcome::Taken, Purpose::Digest { pending, .. }) => {
+                for p in pending.into_iter().rev() {
+                    self.open.push_front(p);
+                }
+                self.state = State::Forked;
+                let name = &flight.sealed.name;
+                settled.alarm =
+                    Some(format!("{name} holds other bytes than ours: this chain is forked and stops here"));
+            }
+        }
+        settled
+    }
+
+    fn advance(&mut self, kind: Kind, sha256: Hash, until: Micros, head_day: Option<String>) {
+        self.previous = Some(sha256);
+        self.seq += 1;
+        self.until = until;
+        self.flush = self.flush && !self.open.is_empty();
+        if kind == Kind::Genesis {
+            return;
+        }
+        self.gap = None;
+        // Nothing is sealed and no ending put while a digest flies, so these are exactly what it declared.
+        self.ended.clear();
+        if head_day.is_some() {
+            self.head = false;
+            self.head_day = head_day;
+        }
+        if kind == Kind::Farewell {
+            self.state = State::Finished;
+        }
+    }
+
+    /// Takes what a survey found, or that it failed; a failed one is tried again in a minute.
+    pub fn surveyed(&mut self, survey: Option<Survey>, now: Micros) {
+        self.surveying = false;
+        let Some(survey) = survey else {
+            self.survey_at = now + 60 * SECOND;
+            return;
+        };
+        // Asked for before a fork: it leaves out the chain that was ours then.
+        if survey.chain_id != self.id.chain_id {
+            self.survey_at = now;
+            return;
+        }
+        // The day's head is due at midnight even where heartbeats come at half past.
+        let midnight = (i64::from(day_of(now)) + 1).saturating_mul(super::time::DAY);
+        self.survey_at = (now + self.settings.heartbeat).min(midnight);
+        let flying = matches!(self.flight, Some(Flight { purpose: Purpose::Digest { .. }, .. }));
+        self.silent = survey.tips.iter().filter(|t| survey.silent.contains(&t.chain_id)).cloned().collect();
+        let today = date(day_of(now));
+        // A head in flight keeps its tips; the fresher ones go into the next.
+        if !(flying && self.head) {
+            self.head = self.head_day.as_deref() != Some(today.as_str());
+        }
+        self.tips = survey.tips;
+    }
+
+    /// Begins a new chain after a fork; what no stored digest names goes into it, behind a declared gap.
+    pub fn restart(&mut self, id: Identity, now: Micros) {
+        let reason = format!("fork of {}", self.id.chain_id);
+        let from = Time(self.until.min(now));
+        self.gap = Some(Gap { from, to: Time(now), reason });
+        self.id = id;
+        self.state = State::Running;
+        self.seq = 0;
+        self.previous = None;
+        self.until = now;
+        self.flight = None;
+        self.head = false;
+        self.head_day = None;
+        self.surveying = false;
+        self.survey_at = now;
+    }
+}
+
+impl<T> Flight<T> {
+    fn new(sealed: Sealed, purpose: Purpose<T>) -> Self {
+        Flight { sealed, purpose, sent: false, tries: 0, retry_at: Micros::MIN }
+    }
+}
+
+impl Sealed {
+    fn new(name: String, bytes: Vec<u8>, copy: Option<String>) -> Self {
+        let sha256 = Hash::of(&bytes);
+        Sealed { name, bytes: bytes.into(), sha256, copy }
+    }
+}
+
+#[cfg(test)]
+#[path = "chain_tests.rs"]
+mod tests;

@@ -1,0 +1,267 @@
+//! The async edge of the write side: create-only puts, and surveys of other writers' chains.
+//!
+//! Owns what a store's answers mean. Does not own when to ask (`chain`). The invariant: nothing here overwrites or
+//! deletes, and "exists" is only ever a success after the bytes were read back and are the same.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use object_store::path::Path;
+use object_store::{
+    Error as StoreError, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
+    Result as StoreResult,
+};
+
+use super::chain::{Ask, Outcome, Sealed, Survey};
+use super::digest::{Envelope, Hash, Kind, Tip};
+use super::time::{SECOND, Time};
+use super::{chain_name, integrity_folder, under};
+use crate::clock::Micros;
+use crate::error::{Error, Result};
+
+/// A store and the path below which everything lies.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The store.
+    pub store: Arc<dyn ObjectStore>,
+    /// The root within it.
+    pub root: Path,
+}
+
+impl Place {
+    /// A place; an empty `root` is the store's own.
+    pub fn new(store: Arc<dyn ObjectStore>, root: Path) -> Self {
+        Place { store, root }
+    }
+
+    /// The full path of `name` (which is already encoded).
+    ///
+    /// # Errors
+    /// `Config` when `name` cannot be a path, say for a prefix with `..` in it.
+    pub fn path(&self, name: &str) -> Result<Path> {
+        let joined = under(self.root.as_ref(), name);
+        Path::parse(&joined)
+            .map_err(|e| Error::config(format!("`{joined}` cannot be a path in a store")).source(e))
+    }
+}
+
+/// What stands under a name after a create-only put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    /// Our bytes, now or from an earlier try.
+    Ours,
+    /// Other bytes.
+    Others,
+}
+
+/// Puts `bytes` under `name` unless something is there; what is there is read back and compared.
+///
+/// # Errors
+/// `Unreachable` when the outcome is not known; trying again is safe.
+pub async fn create(place: &Place, name: &str, bytes: &PutPayload) -> Result<Created> {
+    let path = place.path(name)?;
+    let options = PutOptions { mode: PutMode::Create, ..Default::default() };
+    match place.store.put_opts(&path, bytes.clone(), options).await {
+        Ok(_) => Ok(Created::Ours),
+        // Some stores answer a create that lost its first answer with a failed precondition.
+        Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => {
+            let there = async { place.store.get(&path).await?.bytes().await }.await;
+            let there =
+                there.map_err(|e| store_error(format!("{path} exists but cannot be read back"), e))?;
+            let same = there.len() == bytes.content_length() && there == flatten(bytes);
+            Ok(if same { Created::Ours } else { Created::Others })
+        }
+        Err(e) => Err(store_error(format!("cannot store {path}"), e)),
+    }
+}
+
+fn flatten(payload: &PutPayload) -> bytes::Bytes {
+    match payload.as_ref() {
+        [one] => one.clone(),
+        many => many.concat().into(),
+    }
+}
+
+/// Puts a digest, and a head's copies; the answer goes to [`super::Chain::put_done`].
+///
+/// A head whose copy beside it cannot be made counts as failed, so that it is tried again. The anchor is another
+/// system: that it cannot be reached is an alarm, not a reason to stop.
+pub async fn put(place: &Place, anchor: Option<&Place>, sealed: &Sealed) -> Outcome {
+    let payload = PutPayload::from(sealed.bytes.clone());
+    match create(place, &sealed.name, &payload).await {
+        Ok(Created::Ours) => {}
+        Ok(Created::Others) => return Outcome::Taken,
+        Err(e) => {
+            tracing::warn!(error = %e, name = %sealed.name, "digest not stored, trying again");
+            return Outcome::Failed;
+        }
+    }
+    let Some(copy) = &sealed.copy else { return Outcome::Stored(None) };
+    let mut alarm = None;
+    match create(place, copy, &payload).await {
+        Ok(Created::Ours) => {}
+        Ok(Created::Others) => alarm = Some(format!("{copy} holds other bytes than the head it should be")),
+        Err(e) => {
+            tracing::warn!(error = %e, name = %copy, "copy of the head not stored, trying again");
+            return Outcome::Failed;
+        }
+    }
+    if let Some(anchor) = anchor {
+        match create(anchor, copy, &payload).await {
+            Ok(Created::Ours) => {}
+            Ok(Created::Others) => {
+                alarm = Some(format!("the anchor's {copy} holds other bytes than the head"))
+            }
+            Err(e) => alarm = Some(format!("the head {copy} is not anchored: {e}")),
+        }
+    }
+    Outcome::Stored(alarm)
+}
+
+/// Looks at every other chain: its newest digest, and whether it fell silent.
+///
+/// Numbers have no gaps, so the newest is found in a few look-ups; what is known to be finished is not read again.
+///
+/// # Errors
+/// `Unreachable` when the store does not answer.
+pub async fn survey(place: &Place, prefix: &str, ask: &Ask) -> Result<Survey> {
+    let mut known: BTreeMap<String, Tip> =
+        ask.known.iter().map(|t| (t.chain_id.clone(), t.clone())).collect();
+    if known.is_empty() {
+        known = newest_head(place, prefix).await?;
+    }
+    let own = stat(place, &chain_name(prefix, &ask.chain_id, ask.seq)).await?;
+    let own = own
+        .ok_or_else(|| Error::unreachable(format!("digest {} of chain {} is gone", ask.seq, ask.chain_id)))?;
+    let mut chains = chain_ids(place, prefix).await?;
+    chains.retain(|id| *id != ask.chain_id);
+    let found = stream::iter(chains).map(|id| {
+        let known = known.get(&id).cloned();
+        async move { newest(place, prefix, id, known).await }
+    });
+    let found: Vec<Option<(Tip, Option<DateTime<Utc>>)>> = found.buffered(16).try_collect().await?;
+    let quiet = 2 * ask.heartbeat + 600 * SECOND;
+    let mut survey = Survey { chain_id: ask.chain_id.clone(), ..Survey::default() };
+    for (tip, at) in found.into_iter().flatten() {
+        let silent = at.is_some_and(|at| own.timestamp_micros() - at.timestamp_micros() > quiet);
+        if silent && !tip.finished {
+            survey.silent.push(tip.chain_id.clone());
+        }
+        survey.tips.push(tip);
+    }
+    Ok(survey)
+}
+
+/// The ids of all chains, sorted.
+pub(super) async fn chain_ids(place: &Place, prefix: &str) -> Result<Vec<String>> {
+    let folder = place.path(&integrity_folder(prefix))?;
+    let list = place.store.list_with_delimiter(Some(&folder)).await;
+    let list = list.map_err(|e| store_error(format!("cannot list {folder}"), e))?;
+    let ids =
+        list.common_prefixes.iter().filter_map(|p| p.filename()?.strip_prefix("chain=").map(str::to_owned));
+    let mut ids: Vec<String> = ids.collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+/// The newest digest of a chain; its time in the store unless it is known to be finished. `None` for an empty folder.
+async fn newest(
+    place: &Place,
+    prefix: &str,
+    chain_id: String,
+    known: Option<Tip>,
+) -> Result<Option<(Tip, Option<DateTime<Utc>>)>> {
+    if let Some(tip) = known.as_ref().filter(|t| t.finished) {
+        return Ok(Some((tip.clone(), None)));
+    }
+    let at = |seq: u64| chain_name(prefix, &chain_id, seq);
+    let mut low = known.map_or(0, |t| t.seq);
+    if stat(place, &at(low)).await?.is_none() {
+        return Ok(None);
+    }
+    let mut step = 1;
+    while stat(place, &at(low + step)).await?.is_some() {
+        low += step;
+        step *= 2;
+    }
+    // `low` is there, `low + step` is not.
+    while step > 1 {
+        step /= 2;
+        if stat(place, &at(low + step)).await?.is_some() {
+            low += step;
+        }
+    }
+    let (bytes, modified) = read(place, &at(low)).await?;
+    let sha256 = Hash::of(&bytes);
+    let tip = match Envelope::parse(&bytes) {
+        Ok(e) => {
+            let finished = matches!(e.header.kind, Kind::Farewell | Kind::Ending);
+            Tip { chain_id, seq: low, sha256, until: e.header.until, finished }
+        }
+        // Not ours to judge: named as it lies, so that verification sees it.
+        Err(_) => {
+            let until = Time(modified.timestamp_micros());
+            Tip { chain_id, seq: low, sha256, until, finished: false }
+        }
+    };
+    Ok(Some((tip, Some(modified))))
+}
+
+/// The tips that the newest heads name: where to read on from. Not checked here; a wrong one shows in verification.
+async fn newest_head(place: &Place, prefix: &str) -> Result<BTreeMap<String, Tip>> {
+    let folder = place.path(&format!("{}/heads", integrity_folder(prefix)))?;
+    let failed = |e| store_error(format!("cannot list {folder}"), e);
+    let dates = place.store.list_with_delimiter(Some(&folder)).await.map_err(failed)?;
+    let Some(date) = dates.common_prefixes.into_iter().max() else { return Ok(BTreeMap::new()) };
+    let heads: Vec<_> = place.store.list(Some(&date)).try_collect().await.map_err(failed)?;
+    let mut known = BTreeMap::new();
+    // Batches that start every few minutes leave many heads a day; the last few name everything.
+    let mut heads = heads;
+    heads.sort_by_key(|h| std::cmp::Reverse(h.last_modified));
+    for head in heads.iter().take(4) {
+        let bytes = async { place.store.get(&head.location).await?.bytes().await }.await;
+        let bytes = bytes.map_err(|e| store_error(format!("cannot read {}", head.location), e))?;
+        let Ok(envelope) = Envelope::parse(&bytes) else { continue };
+        for tip in envelope.header.chains.unwrap_or_default() {
+            let newer = known.get(&tip.chain_id).is_none_or(|k: &Tip| k.seq < tip.seq);
+            if newer {
+                known.insert(tip.chain_id.clone(), tip);
+            }
+        }
+    }
+    Ok(known)
+}
+
+async fn stat(place: &Place, name: &str) -> Result<Option<DateTime<Utc>>> {
+    let path = place.path(name)?;
+    match place.store.head(&path).await {
+        Ok(meta) => Ok(Some(meta.last_modified)),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(e) => Err(store_error(format!("cannot look up {path}"), e)),
+    }
+}
+
+async fn read(place: &Place, name: &str) -> Result<(bytes::Bytes, DateTime<Utc>)> {
+    let path = place.path(name)?;
+    let got: StoreResult<_> = async {
+        let got = place.store.get(&path).await?;
+        let modified = got.meta.last_modified;
+        Ok((got.bytes().await?, modified))
+    }
+    .await;
+    got.map_err(|e| store_error(format!("cannot read {path}"), e))
+}
+
+/// A store's refusal as an error of the program.
+pub(super) fn store_error(what: String, e: StoreError) -> Error {
+    Error::unreachable(what)
+        .source(e)
+        .hint("check the store's url, credentials and network; `lakehead check --connect`")
+}
+
+/// A store's time in microseconds.
+pub(super) fn store_micros(at: DateTime<Utc>) -> Micros {
+    at.timestamp_micros()
+}

@@ -1,0 +1,366 @@
+//! Whose signature counts: the trust file, key pairs, rotation.
+//!
+//! Owns `trust.json` and the check of signatures against it. Does not own private keys beyond writing a fresh one. The
+//! invariants: a key's id is the hash of the key, so no file can pass one key off as another; a key that came by rotation
+//! is trusted only through a statement that both keys signed; no file is ever overwritten.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use ed25519_dalek::pkcs8::{DecodePublicKey as _, EncodePrivateKey as _};
+use serde::{Deserialize, Serialize};
+
+use super::digest::{self, Signature, pae};
+use super::sign::{Algorithm, KeyFile, Signer, key_id};
+use super::time::Time;
+use crate::clock::Micros;
+use crate::error::{Error, Result};
+
+/// The DSSE payload type of rotation statements.
+pub const ROTATION_TYPE: &str = "application/vnd.lakehead.rotation.v1+json";
+/// The `format` of a trust file.
+pub const FORMAT: &str = "lakehead-trust/1";
+const ROTATION_FORMAT: &str = "lakehead-rotation/1";
+
+/// The trust file, as stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct File {
+    format: String,
+    keys: Vec<Key>,
+    #[serde(default)]
+    rotations: Vec<serde_json::Value>,
+}
+
+/// One trusted key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Key {
+    /// SHA-256 of the public key's DER, hexadecimal.
+    pub key_id: String,
+    /// How it signs.
+    pub algorithm: Algorithm,
+    /// DER SubjectPublicKeyInfo in base64.
+    pub public_key: String,
+    /// The first moment at which it may close a digest.
+    pub not_before: Time,
+    /// The last moment, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Time>,
+    /// The id of the key it follows; then a rotation statement signed by both must be in the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Rotation {
+    format: String,
+    from: String,
+    to: Key,
+    /// The last moment of the old key.
+    until: Time,
+}
+
+/// Checks one algorithm's signatures.
+enum PublicKey {
+    Ed25519(Box<ed25519_dalek::VerifyingKey>),
+    Es256(Box<p256::ecdsa::VerifyingKey>),
+}
+
+/// The keys that count.
+pub struct Trust {
+    file: File,
+    keys: HashMap<String, (Key, PublicKey)>,
+}
+
+/// Why a signature does not count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Distrust {
+    /// No signature at all.
+    Unsigned,
+    /// Signed with a key that is not in the trust file.
+    Unknown(String),
+    /// Signed with a key outside its validity.
+    Expired(String),
+    /// The signature does not fit key and content.
+    Invalid(String),
+}
+
+impl Trust {
+    /// Reads a trust file.
+    ///
+    /// # Errors
+    /// `Config` when it cannot be read or does not hold together.
+    pub fn read(path: &Path) -> Result<Self> {
+        let hint = "`lakehead audit keygen --out DIR` writes one beside the key; name it with --trust or archive.trust_file";
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Error::config(format!("cannot read the trust file {}", path.display())).source(e).hint(hint)
+        })?;
+        Self::parse(&text).map_err(|e| {
+            let way_out = e.way_out().unwrap_or("compare it with docs/archive-format.md").to_owned();
+            Error::config(format!("the trust file {} cannot be used", path.display())).source(e).hint(way_out)
+        })
+    }
+
+    /// Takes the text of a trust file.
+    ///
+    /// # Errors
+    /// `Config` when a key id is not its key's hash, a rotation lacks a signature, or no key is left.
+    pub fn parse(text: &str) -> Result<Self> {
+        let file: File =
+            serde_json::from_str(text).map_err(|e| Error::config("not a trust file").source(e))?;
+        if file.format != FORMAT {
+            return Err(Error::config(format!("format {:?} is not {FORMAT:?}", file.format)));
+        }
+        let mut keys = HashMap::new();
+        for key in &file.keys {
+            let public = public_key(key)?;
+            if keys.insert(key.key_id.clone(), (key.clone(), public)).is_some() {
+                return Err(Error::config(format!("key {} stands twice", key.key_id)));
+            }
+        }
+        if keys.is_empty() {
+            return Err(Error::config("no key in it"));
+        }
+        let trust = Trust { file, keys };
+        let rotations = trust.rotations()?;
+        for key in trust.file.keys.iter().filter(|k| k.follows.is_some()) {
+            let stated = rotations.iter().any(|r| r.to == *key && Some(&r.from) == key.follows.as_ref());
+            if !stated {
+                let what =
+                    format!("key {} follows another, but no rotation signed by both says so", key.key_id);
+                return Err(Error::config(what).hint("write it with `lakehead audit keygen --rotate-from`"));
+            }
+        }
+        Ok(trust)
+    }
+
+    /// A trust file with the key of one signer, valid from `now` on.
+    ///
+    /// # Errors
+    /// `Config` when the public key cannot be read back.
+    pub fn of(signer: &dyn Signer, now: Micros) -> Result<Self> {
+        let file =
+            File { format: FORMAT.into(), keys: vec![key_of(signer, now, None)], rotations: Vec::new() };
+        Self::parse(&render(&file)?)
+    }
+
+    /// The text of the trust file.
+    ///
+    /// # Errors
+    /// Never in practice: `Bug` when it cannot be written.
+    pub fn to_text(&self) -> Result<String> {
+        render(&self.file)
+    }
+
+    /// The keys in file order.
+    pub fn keys(&self) -> &[Key] {
+        &self.file.keys
+    }
+
+    /// Holds all signatures of an envelope whose content was closed at `at` against the keys.
+    ///
+    /// # Errors
+    /// The first signature that does not count; every one must.
+    pub fn check(
+        &self,
+        payload_type: &str,
+        payload: &[u8],
+        signatures: &[Signature],
+        at: Micros,
+    ) -> std::result::Result<(), Distrust> {
+        let message = pae(payload_type, payload);
+        for s in signatures {
+            let (key, public) =
+                self.keys.get(&s.key_id).ok_or_else(|| Distrust::Unknown(s.key_id.clone()))?;
+            if !public.verify(&message, &s.sig) {
+                return Err(Distrust::Invalid(s.key_id.clone()));
+            }
+            if at < key.not_before.0 || key.not_after.is_some_and(|end| at > end.0) {
+                return Err(Distrust::Expired(s.key_id.clone()));
+            }
+        }
+        if signatures.is_empty() { Err(Distrust::Unsigned) } else { Ok(()) }
+    }
+
+    /// The trust file after a rotation: `old` ends at `until`, `new` begins at `now`, a statement signed by both says so.
+    ///
+    /// Leave `until` some days ahead: writers keep the old key until they are restarted with the new one.
+    ///
+    /// # Errors
+    /// `Config` when `old` is not in the trust file; the signers' own errors.
+    pub fn rotate(&self, old: &dyn Signer, new: &dyn Signer, now: Micros, until: Micros) -> Result<Self> {
+        let mut file = self.file.clone();
+        let from = file.keys.iter_mut().find(|k| k.key_id == old.key_id());
+        let from = from.ok_or_else(|| {
+            Error::config(format!("the old key {} is not in the trust file", old.key_id()))
+                .hint("rotate with the key that signs now and the trust file that names it")
+        })?;
+        from.not_after = Some(Time(from.not_after.map_or(until, |t| t.0.min(until))));
+        let to = key_of(new, now, Some(old.key_id().to_owned()));
+        let statement = Rotation {
+            format: ROTATION_FORMAT.into(),
+            from: old.key_id().into(),
+            to: to.clone(),
+            until: Time(until),
+        };
+        let payload = serde_json::to_vec(&statement).map_err(unwritable)?;
+        let message = pae(ROTATION_TYPE, &payload);
+        let mut signatures = Vec::new();
+        for signer in [old, new] {
+            signatures.push(Signature { key_id: signer.key_id().into(), sig: signer.sign(&message)? });
+        }
+        let envelope = digest::envelope(ROTATION_TYPE, &payload, &signatures);
+        file.keys.push(to);
+        file.rotations.push(serde_json::from_str(&envelope).map_err(unwritable)?);
+        Self::parse(&render(&file)?)
+    }
+
+    fn rotations(&self) -> Result<Vec<Rotation>> {
+        let mut out = Vec::new();
+        for value in &self.file.rotations {
+            let bad = |why: String| Error::config(format!("a rotation does not hold: {why}"));
+            let (payload, signatures) = digest::open(&value.to_string(), ROTATION_TYPE).map_err(bad)?;
+            let rotation: Rotation = serde_json::from_slice(&payload).map_err(|e| bad(e.to_string()))?;
+            let message = pae(ROTATION_TYPE, &payload);
+            for id in [&rotation.from, &rotation.to.key_id] {
+                let sig = signatures.iter().find(|s| s.key_id == *id);
+                let key = self.keys.get(id).map(|(_, public)| public);
+                if !sig.zip(key).is_some_and(|(s, key)| key.verify(&message, &s.sig)) {
+                    return Err(bad(format!("no signature of key {id}")));
+                }
+            }
+            let old_end = self.keys.get(&rotation.from).and_then(|(k, _)| k.not_after);
+            if rotation.format != ROTATION_FORMAT || old_end.is_none_or(|end| end > rotation.until) {
+                return Err(bad(format!("key {} does not end when it says", rotation.from)));
+            }
+            out.push(rotation);
+        }
+        Ok(out)
+    }
+}
+
+impl PublicKey {
+    fn verify(&self, message: &[u8], sig: &[u8]) -> bool {
+        match self {
+            // Strict: one key and one message have no second encoding of the same signature.
+            PublicKey::Ed25519(key) => ed25519_dalek::Signature::from_slice(sig)
+                .is_ok_and(|s| key.verify_strict(message, &s).is_ok()),
+            PublicKey::Es256(key) => {
+                use p256::ecdsa::signature::Verifier as _;
+                p256::ecdsa::Signature::from_slice(sig).is_ok_and(|s| key.verify(message, &s).is_ok())
+            }
+        }
+    }
+}
+
+fn public_key(key: &Key) -> Result<PublicKey> {
+    let bad = |why: String| Error::config(format!("key {} cannot be used: {why}", key.key_id));
+    let der = BASE64.decode(&key.public_key).map_err(|e| bad(e.to_string()))?;
+    if key_id(&der) != key.key_id {
+        return Err(bad("its id is not the SHA-256 of its public key".into()));
+    }
+    match key.algorithm {
+        Algorithm::Ed25519 => ed25519_dalek::VerifyingKey::from_public_key_der(&der)
+            .map(|k| PublicKey::Ed25519(Box::new(k)))
+            .map_err(|e| bad(e.to_string())),
+        Algorithm::Es256 => p256::ecdsa::VerifyingKey::from_public_key_der(&der)
+            .map(|k| PublicKey::Es256(Box::new(k)))
+            .map_err(|e| bad(e.to_string())),
+    }
+}
+
+fn key_of(signer: &dyn Signer, not_before: Micros, follows: Option<String>) -> Key {
+    Key {
+        key_id: signer.key_id().to_owned(),
+        algorithm: signer.algorithm(),
+        public_key: BASE64.encode(signer.public_key()),
+        not_before: Time(not_before),
+        not_after: None,
+        follows,
+    }
+}
+
+fn render(file: &File) -> Result<String> {
+    serde_json::to_string_pretty(file).map(|s| s + "\n").map_err(unwritable)
+}
+
+fn unwritable(e: serde_json::Error) -> Error {
+    Error::bug("a trust file cannot be written").source(e)
+}
+
+/// What `keygen` wrote.
+#[derive(Debug)]
+pub struct Keygen {
+    /// `signing-key.pem`, mode 0600.
+    pub key: PathBuf,
+    /// `trust.json`.
+    pub trust: PathBuf,
+    /// The id of the new key.
+    pub key_id: String,
+}
+
+/// Writes `signing-key.pem` and `trust.json` for the key that `seed` (32 random bytes) makes into `out`.
+///
+/// # Errors
+/// `Config` when one of the files is there already, or `out` cannot be written.
+pub fn keygen(out: &Path, seed: &[u8; 32], now: Micros) -> Result<Keygen> {
+    let signer = KeyFile::from_seed(seed)?;
+    write_pair(out, &signer, &Trust::of(&signer, now)?)
+}
+
+/// As [`keygen`], for a key that follows `old` under `trust`; the new trust file holds both and the rotation.
+///
+/// # Errors
+/// As [`keygen`] and [`Trust::rotate`].
+pub fn rotate(
+    out: &Path,
+    seed: &[u8; 32],
+    trust: &Trust,
+    old: &dyn Signer,
+    now: Micros,
+    until: Micros,
+) -> Result<Keygen> {
+    let signer = KeyFile::from_seed(seed)?;
+    write_pair(out, &signer, &trust.rotate(old, &signer, now, until)?)
+}
+
+fn write_pair(out: &Path, signer: &KeyFile, trust: &Trust) -> Result<Keygen> {
+    let (key, trust_path) = (out.join("signing-key.pem"), out.join("trust.json"));
+    for path in [&key, &trust_path] {
+        if path.symlink_metadata().is_ok() {
+            return Err(Error::config(format!("{} is there already", path.display()))
+                .hint("keys are never overwritten; choose another folder with --out"));
+        }
+    }
+    std::fs::create_dir_all(out)
+        .map_err(|e| Error::config(format!("cannot create the folder {}", out.display())).source(e))?;
+    let pem = signer.signing_key().to_pkcs8_pem(LineEnding::LF);
+    let pem = pem.map_err(|e| Error::bug("a fresh key cannot be encoded").source(e.to_string()))?;
+    write_new(&key, pem.as_bytes(), 0o600)?;
+    write_new(&trust_path, trust.to_text()?.as_bytes(), 0o644)?;
+    Ok(Keygen { key, trust: trust_path, key_id: signer.key_id().to_owned() })
+}
+
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
+    #[cfg(not(unix))]
+    let _ = mode;
+    let written = options.open(path).and_then(|mut f| {
+        f.write_all(bytes)?;
+        f.sync_all()
+    });
+    written.map_err(|e| Error::config(format!("cannot write {}", path.display())).source(e))
+}
+
+#[cfg(test)]
+#[path = "trust_tests.rs"]
+mod tests;

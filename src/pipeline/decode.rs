@@ -1,0 +1,373 @@
+//! From a bundle of deliveries to a block of rows and blobs. Pure and CPU-bound: runs off the async threads.
+//!
+//! One bad event never harms its neighbours: whatever is wrong with a delivery becomes a quarantine row of its own.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::delivery::{BlobDraft, Block, Bundle, Delivery, LookFirst, RowHead};
+use crate::archive::{BlobFields, blob_path, render_blob};
+use crate::clock::Micros;
+use crate::event::catalog::Catalog;
+use crate::event::envelope::hex;
+use crate::event::json::{Limits, Scanner};
+use crate::event::{Defect, Event, EventType, Reason, Transport, time, validate};
+use crate::layout::extract::Scratch;
+use crate::layout::partition::{MAX_VALUE, encode};
+use crate::layout::pattern::topic_matches;
+use crate::layout::quarantine::Rejected;
+use crate::layout::row::{IdentityHash, IdentityKey};
+use crate::layout::{Format, Layouts};
+
+/// Which layouts an event goes to.
+#[derive(Debug, Clone)]
+pub enum Route {
+    /// These, as far as they take its type.
+    Fixed(Vec<u16>),
+    /// Those of every consumer whose bindings fit its routing key.
+    ByBinding(Vec<(Vec<String>, Vec<u16>)>),
+}
+
+/// What the decoder of one consumer or backfill needs to know.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// The catalog.
+    pub catalog: Arc<Catalog>,
+    /// All layouts.
+    pub layouts: Arc<Layouts>,
+    /// Where events go.
+    pub route: Route,
+    /// Name of the consumer, for the quarantine.
+    pub consumer: String,
+    /// Queue or file, for the quarantine.
+    pub source: String,
+    /// Largest body, in bytes.
+    pub max_body: usize,
+    /// Bounds on JSON.
+    pub limits: Limits,
+    /// How far ahead an event time may be, in microseconds.
+    pub max_future: Micros,
+    /// Folder of the archive.
+    pub audit_prefix: String,
+    /// Only events of this span (from, to) are wanted; others are skipped.
+    pub span: Option<(Micros, Micros)>,
+    /// The process's key of identities.
+    pub key: IdentityKey,
+}
+
+/// From this delivery on, a message is landed at once.
+pub const URGENT_ATTEMPT: u32 = 10;
+
+/// Most event types whose route is remembered.
+const MAX_REMEMBERED: usize = 4096;
+
+/// The decoder and its reusable memory; one per channel.
+#[derive(Debug)]
+pub struct Decoder {
+    rules: Arc<Rules>,
+    scanner: Scanner,
+    scratch: Scratch,
+    cells: Vec<(u32, u32)>,
+    routes: HashMap<String, Arc<[u16]>>,
+}
+
+impl Decoder {
+    /// A decoder under these rules.
+    pub fn new(rules: Arc<Rules>) -> Self {
+        Decoder {
+            rules,
+            scanner: Scanner::default(),
+            scratch: Scratch::default(),
+            cells: Vec::new(),
+            routes: HashMap::new(),
+        }
+    }
+
+    /// Decodes a bundle at `now`.
+    pub fn decode(&mut self, bundle: Bundle, now: Micros) -> Block {
+        let bytes: usize = bundle.deliveries.iter().map(|d| d.body.len()).sum();
+        let mut block = Block {
+            channel: bundle.channel,
+            received_at: bundle.received_at,
+            bytes: Vec::with_capacity(bytes),
+            rows: Vec::with_capacity(bundle.deliveries.len()),
+            blobs: Vec::new(),
+            tags: Vec::new(),
+            counts: Default::default(),
+            charge: bundle.charge,
+        };
+        block.counts.bytes = bytes as u64;
+        let mut scanner = std::mem::take(&mut self.scanner);
+        for delivery in &bundle.deliveries {
+            let before = block.rows.len() + block.blobs.len();
+            block.counts.deliveries += 1;
+            block.counts.flagged += u64::from(delivery.flagged);
+            self.delivery(&mut scanner, delivery, now, &mut block);
+            let added = (block.rows.len() + block.blobs.len() - before) as u32;
+            match block.tags.last_mut() {
+                Some((tag, count)) if *tag == delivery.tag => *count += added,
+                _ => block.tags.push((delivery.tag, added)),
+            }
+        }
+        self.scanner = scanner;
+        block
+    }
+
+    fn delivery(&mut self, scanner: &mut Scanner, delivery: &Delivery, now: Micros, block: &mut Block) {
+        let rules = Arc::clone(&self.rules);
+        let properties = delivery.properties.as_deref();
+        let transport = Transport {
+            routing_key: properties.map(|p| p.routing_key.as_str()),
+            message_id: properties.and_then(|p| p.message_id.as_deref()),
+            correlation_id: properties.and_then(|p| p.correlation_id.as_deref()),
+            timestamp: properties.and_then(|p| p.timestamp),
+        };
+        let event = read(&rules, scanner, &delivery.body, transport, now);
+        match event {
+            Err(defect) => self.reject(delivery, None, None, &defect, now, block),
+            Ok(event) => {
+                let micros = event.time.micros();
+                if rules.span.is_some_and(|(from, to)| micros < from || micros >= to) {
+                    block.counts.skipped += 1;
+                    return;
+                }
+                self.event(delivery, &event, now, block);
+            }
+        }
+    }
+
+    fn event(&mut self, delivery: &Delivery, event: &Event<'_>, now: Micros, block: &mut Block) {
+        let rules = Arc::clone(&self.rules);
+        let described = rules.catalog.get(&event.event_type);
+        let layouts = self.route(&event.event_type, &event.routing_key);
+        if layouts.is_empty() {
+            let detail = format!("no layout of {} takes {}", rules.consumer, event.event_type);
+            return self.reject(delivery, Some(event), None, &Defect::new(Reason::NoLayout, detail), now, block);
+        }
+        let violations = described.map(|d| check(d, event, block)).unwrap_or_default();
+        if described.is_none() {
+            *block.counts.unknown.entry(event.event_type.as_ref().into()).or_default() += 1;
+        }
+        if event.time.micros() > now.saturating_add(rules.max_future) {
+            let detail = format!(
+                "the event time {} is more than {} s ahead",
+                time::format_micros(event.time.micros()),
+                rules.max_future / 1_000_000
+            );
+            let defect = Defect::new(Reason::FutureTime, detail);
+            for layout in layouts.iter() {
+                self.reject(delivery, Some(event), Some(*layout), &defect, now, block);
+            }
+            return;
+        }
+        for index in layouts.iter() {
+            let layout = rules.layouts.get(*index);
+            let done = if layout.strict && !violations.is_empty() {
+                Err(Defect::new(Reason::Invalid, violations.join("; ")))
+            } else if layout.format == Format::Blob {
+                self.blob(*index, delivery, event, block);
+                Ok(())
+            } else {
+                self.row(*index, delivery, event, described, block)
+            };
+            if let Err(defect) = done {
+                self.reject(delivery, Some(event), Some(*index), &defect, now, block);
+            }
+        }
+    }
+
+    fn route(&mut self, event_type: &str, routing_key: &str) -> Arc<[u16]> {
+        if let Some(known) = self.routes.get(event_type) {
+            return Arc::clone(known);
+        }
+        let rules = &self.rules;
+        let takes = |i: &u16| rules.layouts.get(*i).takes(event_type);
+        let found: Arc<[u16]> = match &rules.route {
+            Route::Fixed(layouts) => layouts.iter().copied().filter(takes).collect(),
+            Route::ByBinding(consumers) => {
+                let fits = |bindings: &[String]| bindings.iter().any(|b| topic_matches(b, routing_key));
+                let mut all: Vec<u16> = consumers
+                    .iter()
+                    .filter(|(bindings, _)| fits(bindings))
+                    .flat_map(|(_, layouts)| layouts.iter().copied().filter(takes))
+                    .collect();
+                all.sort_unstable();
+                all.dedup();
+                all.into()
+            }
+        };
+        if self.routes.len() < MAX_REMEMBERED {
+            self.routes.insert(event_type.to_owned(), Arc::clone(&found));
+        }
+        found
+    }
+
+    fn row(
+        &mut self,
+        index: u16,
+        delivery: &Delivery,
+        event: &Event<'_>,
+        described: Option<&EventType>,
+        block: &mut Block,
+    ) -> Result<(), Defect> {
+        let layout = self.rules.layouts.get(index);
+        let start = block.bytes.len();
+        let row = layout.extract(event, described, self.rules.key, &mut self.scratch, &mut block.bytes)?;
+        if let Some((from, to)) = row.partition
+            && encode(&String::from_utf8_lossy(&block.bytes[from as usize..to as usize])).len() > MAX_VALUE
+        {
+            block.bytes.truncate(start);
+            let detail = format!("the partition value is longer than {MAX_VALUE} bytes when percent-encoded");
+            return Err(Defect::new(Reason::Invalid, detail));
+        }
+        let at = event.time.micros();
+        block.rows.push(RowHead {
+            layout: index,
+            tag: delivery.tag,
+            identity: row.identity,
+            time: at,
+            day: time::day_of(at),
+            flagged: delivery.flagged,
+            urgent: delivery.attempt >= URGENT_ATTEMPT,
+            row: (start as u32, block.bytes.len() as u32),
+            partition: row.partition,
+            look_first: None,
+        });
+        Ok(())
+    }
+
+    fn blob(&mut self, index: u16, delivery: &Delivery, event: &Event<'_>, block: &mut Block) {
+        let user = event.field("userId").and_then(|v| v.as_str());
+        let remaining = event.data.is_none().then(|| remaining(event));
+        let fields = BlobFields {
+            event_type: &event.event_type,
+            timestamp: event.root.get("timestamp").filter(|v| !v.is_null()).map(|v| v.raw()),
+            event_time: event.time.micros(),
+            tenant_id: event.tenant.as_deref(),
+            user_id: user.as_deref(),
+            data: event.data.map(|d| d.raw()).or(remaining.as_deref()),
+            id: &event.id,
+            source: event.root.get("source").map(|v| v.raw()),
+        };
+        let bytes = render_blob(&fields);
+        let path = blob_path(&self.rules.audit_prefix, event.time.micros(), &event.routing_key, &event.id);
+        let mut identity = IdentityHash::new(self.rules.key);
+        identity.add(Some(path.as_bytes()));
+        identity.add(Some(&bytes));
+        block.blobs.push(BlobDraft {
+            layout: index,
+            tag: delivery.tag,
+            identity: identity.finish(),
+            path,
+            bytes: bytes.into(),
+            time: event.time.micros(),
+            tenant: event.tenant.as_deref().map(str::to_owned),
+        });
+    }
+
+    fn reject(
+        &mut self,
+        delivery: &Delivery,
+        event: Option<&Event<'_>>,
+        layout: Option<u16>,
+        defect: &Defect,
+        now: Micros,
+        block: &mut Block,
+    ) {
+        let rules = &self.rules;
+        let properties = delivery.properties.as_deref();
+        let start = block.bytes.len();
+        let rejected = Rejected {
+            defect,
+            body: &delivery.body,
+            body_sha256: &hex(&Sha256::digest(&delivery.body)),
+            routing_key: properties.map(|p| p.routing_key.as_str()).or(event.map(|e| e.routing_key.as_ref())),
+            headers: properties.and_then(|p| p.headers.as_deref()),
+            consumer: &rules.consumer,
+            layout: layout.map(|l| rules.layouts.get(l).name.as_str()),
+            event_id: event.map(|e| e.id.as_ref()),
+            event_type: event.map(|e| e.event_type.as_ref()),
+            tenant: event.and_then(|e| e.tenant.as_deref()),
+            source: &rules.source,
+            position: delivery.position,
+            attempt: i64::from(delivery.attempt),
+            at: now,
+        };
+        let identity = rejected.write(rules.key, &mut self.cells, &mut block.bytes);
+        let look_first = match (event, layout) {
+            (Some(e), Some(layout)) if delivery.flagged && rules.layouts.get(layout).format == Format::Parquet => {
+                let day = time::day_of(e.time.micros());
+                Some(Box::new(LookFirst { layout, day, event_id: e.id.to_string() }))
+            }
+            _ => None,
+        };
+        *block.counts.quarantined.entry(defect.reason).or_default() += 1;
+        block.rows.push(RowHead {
+            layout: rules.layouts.quarantine(),
+            tag: delivery.tag,
+            identity,
+            time: now,
+            day: time::day_of(now),
+            // The quarantine is never fenced: an entry may repeat after a crash.
+            flagged: false,
+            urgent: delivery.attempt >= URGENT_ATTEMPT,
+            row: (start as u32, block.bytes.len() as u32),
+            partition: None,
+            look_first,
+        });
+    }
+}
+
+fn read<'a>(
+    rules: &'a Rules,
+    scanner: &'a mut Scanner,
+    body: &'a [u8],
+    transport: Transport<'a>,
+    now: Micros,
+) -> Result<Event<'a>, Defect> {
+    let _ = now;
+    if body.len() > rules.max_body {
+        let detail = format!("{} bytes; limits.max_body is {}", body.len(), rules.max_body);
+        return Err(Defect::new(Reason::TooLarge, detail));
+    }
+    let document = scanner.scan(body, rules.limits)?;
+    let time_field = |event_type: &str| rules.catalog.get(event_type).and_then(EventType::time_field);
+    Event::decode(body, document.root(), transport, time_field)
+}
+
+/// Counts the violations of the catalog and returns them as texts.
+fn check(described: &EventType, event: &Event<'_>, block: &mut Block) -> Vec<String> {
+    const SHOWN: usize = 8;
+    let mut texts = Vec::new();
+    validate::validate(described, event.root, &mut |violation| {
+        let key = (described.id.as_str().into(), violation.label());
+        *block.counts.violations.entry(key).or_default() += 1;
+        if texts.len() < SHOWN {
+            texts.push(violation.to_string());
+        }
+    });
+    texts
+}
+
+/// The payload of a flat event as a JSON object, its members as received.
+fn remaining(event: &Event<'_>) -> Cow<'static, str> {
+    let mut out = String::from("{");
+    for (_, value) in event.payload_members() {
+        if out.len() > 1 {
+            out.push(',');
+        }
+        out.push('"');
+        out.push_str(value.raw_key());
+        out.push_str("\":");
+        out.push_str(value.raw());
+    }
+    out.push('}');
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

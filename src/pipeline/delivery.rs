@@ -1,0 +1,171 @@
+//! What travels from a source to the loop: deliveries in, decoded blocks out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::budget::Charge;
+use crate::batch::receipts::ChannelId;
+use crate::clock::Micros;
+use crate::event::Reason;
+use crate::layout::row::Identity;
+
+/// A raw message with what the transport says of it.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// The body as received.
+    pub body: Bytes,
+    /// Its delivery tag; lines of one NDJSON block share one.
+    pub tag: u64,
+    /// True if it may have been handed to somebody before.
+    pub flagged: bool,
+    /// How often it was delivered, this time included, as far as is known.
+    pub attempt: u32,
+    /// Where in its source it stands: the delivery tag, or the line.
+    pub position: i64,
+    /// AMQP's properties; none for NDJSON.
+    pub properties: Option<Box<Properties>>,
+}
+
+/// What AMQP says of a message.
+#[derive(Debug, Clone, Default)]
+pub struct Properties {
+    /// The routing key.
+    pub routing_key: String,
+    /// The message-id.
+    pub message_id: Option<String>,
+    /// The correlation-id.
+    pub correlation_id: Option<String>,
+    /// The timestamp, in seconds since the epoch.
+    pub timestamp: Option<i64>,
+    /// The headers, as a JSON object.
+    pub headers: Option<String>,
+}
+
+/// Deliveries of one channel, in order.
+#[derive(Debug)]
+pub struct Bundle {
+    /// The channel.
+    pub channel: ChannelId,
+    /// The deliveries.
+    pub deliveries: Vec<Delivery>,
+    /// When the first of them was received.
+    pub received_at: Micros,
+    /// The part of the memory budget that they hold.
+    pub charge: Charge,
+}
+
+/// One row that a block holds.
+#[derive(Debug, Clone)]
+pub struct RowHead {
+    /// Index of the layout.
+    pub layout: u16,
+    /// The delivery's tag.
+    pub tag: u64,
+    /// Its identity in the dataset.
+    pub identity: Identity,
+    /// Its event time.
+    pub time: Micros,
+    /// Its day, in days since the epoch.
+    pub day: i32,
+    /// True if the delivery was flagged.
+    pub flagged: bool,
+    /// True if the broker may soon drop the message.
+    pub urgent: bool,
+    /// Where in the block its bytes stand.
+    pub row: (u32, u32),
+    /// Where in the block the text of its partition column stands.
+    pub partition: Option<(u32, u32)>,
+    /// Set on a quarantine row whose event may have landed before it was refused: where to look first.
+    pub look_first: Option<Box<LookFirst>>,
+}
+
+/// The dataset row that a refused, redelivered event would have had.
+#[derive(Debug, Clone)]
+pub struct LookFirst {
+    /// Index of the layout that refused it.
+    pub layout: u16,
+    /// Its day.
+    pub day: i32,
+    /// Event id, as the dataset would hold it.
+    pub event_id: String,
+}
+
+/// One blob that a block holds.
+#[derive(Debug, Clone)]
+pub struct BlobDraft {
+    /// Index of the layout.
+    pub layout: u16,
+    /// The delivery's tag.
+    pub tag: u64,
+    /// Hash of path and content.
+    pub identity: Identity,
+    /// Where it goes, below the store's root.
+    pub path: String,
+    /// Its content.
+    pub bytes: Bytes,
+    /// Event time.
+    pub time: Micros,
+    /// Tenant, for the digest.
+    pub tenant: Option<String>,
+}
+
+/// A bundle, decoded.
+#[derive(Debug)]
+pub struct Block {
+    /// The channel.
+    pub channel: ChannelId,
+    /// When the first delivery was received.
+    pub received_at: Micros,
+    /// Bytes of all rows.
+    pub bytes: Vec<u8>,
+    /// The rows, in the order of the deliveries.
+    pub rows: Vec<RowHead>,
+    /// The blobs, in the order of the deliveries.
+    pub blobs: Vec<BlobDraft>,
+    /// Each tag once, with the number of rows and blobs that wait for it.
+    pub tags: Vec<(u64, u32)>,
+    /// What there was to count.
+    pub counts: Counts,
+    /// The part of the memory budget that the bundle held.
+    pub charge: Charge,
+}
+
+/// What decoding had to count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Deliveries.
+    pub deliveries: u64,
+    /// Deliveries that were flagged.
+    pub flagged: u64,
+    /// Bytes of bodies.
+    pub bytes: u64,
+    /// Deliveries that are nobody's business here: outside a backfill's span.
+    pub skipped: u64,
+    /// Refused, by reason.
+    pub quarantined: BTreeMap<Reason, u64>,
+    /// Types that the catalog does not know.
+    pub unknown: BTreeMap<Arc<str>, u64>,
+    /// Violations of the catalog, by event type and path.
+    pub violations: BTreeMap<(Arc<str>, String), u64>,
+}
+
+impl Counts {
+    /// Adds the counts of another.
+    pub fn add(&mut self, other: Counts) {
+        self.deliveries += other.deliveries;
+        self.flagged += other.flagged;
+        self.bytes += other.bytes;
+        self.skipped += other.skipped;
+        for (k, v) in other.quarantined {
+            *self.quarantined.entry(k).or_default() += v;
+        }
+        for (k, v) in other.unknown {
+            *self.unknown.entry(k).or_default() += v;
+        }
+        for (k, v) in other.violations {
+            *self.violations.entry(k).or_default() += v;
+        }
+    }
+}

@@ -73,6 +73,11 @@ impl Azurite {
         )
     }
 
+    /// The variable by which Azure programs find this store.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![("AZURE_STORAGE_CONNECTION_STRING", self.connection_string())]
+    }
+
     /// The account's name.
     pub fn account(&self) -> &'static str {
         ACCOUNT

@@ -80,6 +80,12 @@ pub async fn eventually(what: &str, deadline: Duration, mut holds: impl AsyncFnM
 /// Runs `tests/<script>` with Python and the packages that `scripts/setup tests` installed; its stdout.
 #[track_caller]
 pub fn python(script: &str, args: &[&str]) -> String {
+    python_with(script, args, &[])
+}
+
+/// As [`python`], with more environment variables, such as those of [`Minio::environment`].
+#[track_caller]
+pub fn python_with(script: &str, args: &[&str], environment: &[(&str, String)]) -> String {
     let python = cache().join("venv/bin/python");
     assert!(python.exists(), "{} is not there: run scripts/setup tests", python.display());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(script);
@@ -87,6 +93,7 @@ pub fn python(script: &str, args: &[&str]) -> String {
         .arg(&script)
         .args(args)
         .env("LAKEHEAD_CACHE", cache())
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .output()
         .unwrap_or_else(|e| panic!("cannot run {}: {e}", python.display()));
     let text = String::from_utf8_lossy(&out.stdout).into_owned();

@@ -114,11 +114,11 @@ impl Broker {
         format!("127.0.0.1:{}", self.ports.amqp)
     }
 
-    /// `amqps://guest:guest@localhost:<port>/%2f`; needs [`Options::tls`].
+    /// `amqps://guest:guest@127.0.0.1:<port>/%2f`; needs [`Options::tls`].
     #[track_caller]
     pub fn tls_url(&self) -> String {
         let port = self.ports.tls.expect("the broker was started with Options { tls: true, .. }");
-        format!("amqps://guest:guest@localhost:{port}/%2f")
+        format!("amqps://guest:guest@127.0.0.1:{port}/%2f")
     }
 
     /// The certificates of the TLS listener; needs [`Options::tls`].
@@ -296,7 +296,7 @@ impl Broker {
         self.environment(&mut command);
         let mut process = Process::spawn("rabbitmq", command, self.dir.path());
         let start = Instant::now();
-        while handshake(self.ports.amqp).is_none() {
+        while !self.answers() {
             if let Some(status) = process.exited() {
                 return Err(format!("rabbitmq-server ended with {status}; {}", process.log_tail()));
             }
@@ -307,6 +307,14 @@ impl Broker {
         }
         *self.node() = Some(process);
         Ok(())
+    }
+
+    /// Whether every listener is up; the plain one comes first.
+    fn answers(&self) -> bool {
+        let listens = |port: u16| TcpStream::connect(("127.0.0.1", port)).is_ok();
+        handshake(self.ports.amqp).is_some()
+            && self.ports.tls.is_none_or(listens)
+            && self.ports.management.is_none_or(listens)
     }
 
     fn environment(&self, command: &mut Command) {

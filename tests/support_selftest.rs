@@ -81,6 +81,12 @@ async fn broker_keeps_messages_over_stop_and_kill() {
     assert_eq!(take_one(&channel, "kept").await, b"one");
 }
 
+#[test]
+fn the_shared_broker_is_one() {
+    let (one, other) = (Broker::shared(), thread::spawn(Broker::shared).join().expect("no panic"));
+    assert_eq!(one.url(), other.url());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn broker_speaks_tls_and_serves_its_api() {
     let broker = Broker::with(&Options { tls: true, management: true, ..Options::default() });
@@ -102,7 +108,7 @@ async fn broker_speaks_tls_and_serves_its_api() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_has_one_queue_on_all_nodes() {
+async fn a_broker_cluster_has_one_queue_on_all_nodes() {
     let nodes = Broker::cluster(3, &Options::default());
     let channel = open(&nodes[0].url()).await;
     quorum_queue(&channel, "spread").await;

@@ -222,20 +222,13 @@ impl Minio {
         let mut command = Command::new(weed);
         command.args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]);
         command.arg(format!("-dir={}", data.display())).arg(format!("-s3.config={}", config.display()));
-        command.arg(format!("-s3.port={}", self.port));
+        command.arg(format!("-s3.port={}", self.port)).args(["-s3.port.iceberg=0", "-s3.port.lance=0"]);
         for port in ["master.port", "volume.port", "filer.port"] {
-            command.arg(format!("-{port}={}", low_port()));
+            command.arg(format!("-{port}={}", free_port()));
+        }
+        for port in ["master.port.grpc", "volume.port.grpc", "filer.port.grpc", "s3.port.grpc"] {
+            command.arg(format!("-{port}={}", free_port()));
         }
         command
-    }
-}
-
-/// A free port below 55,536: SeaweedFS listens on it and on the one 10,000 above.
-fn low_port() -> u16 {
-    loop {
-        let port = free_port();
-        if port < 55_000 {
-            return port;
-        }
     }
 }

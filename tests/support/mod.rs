@@ -10,6 +10,7 @@
 mod azurite;
 mod broker;
 mod http;
+mod install;
 mod minio;
 mod process;
 mod proxy;

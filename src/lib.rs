@@ -5,6 +5,7 @@
 pub mod archive;
 pub mod batch;
 pub mod clock;
+pub mod config;
 pub mod error;
 pub mod event;
 pub mod layout;

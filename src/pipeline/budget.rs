@@ -35,12 +35,8 @@ pub struct Charge {
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        let shared = Shared {
-            limit,
-            used: AtomicUsize::new(0),
-            undecoded: AtomicUsize::new(0),
-            freed: Notify::new(),
-        };
+        let shared =
+            Shared { limit, used: AtomicUsize::new(0), undecoded: AtomicUsize::new(0), freed: Notify::new() };
         Budget { shared: Arc::new(shared) }
     }
 
@@ -104,6 +100,9 @@ impl Charge {
 
     /// Changes what is held.
     pub fn resize(&mut self, bytes: usize) {
+        if bytes == self.bytes {
+            return;
+        }
         let counters = [Some(&self.shared.used), self.undecoded.then_some(&self.shared.undecoded)];
         for counter in counters.into_iter().flatten() {
             if bytes >= self.bytes {

@@ -145,7 +145,14 @@ impl Decoder {
         let layouts = self.route(&event.event_type, &event.routing_key);
         if layouts.is_empty() {
             let detail = format!("no layout of {} takes {}", rules.consumer, event.event_type);
-            return self.reject(delivery, Some(event), None, &Defect::new(Reason::NoLayout, detail), now, block);
+            return self.reject(
+                delivery,
+                Some(event),
+                None,
+                &Defect::new(Reason::NoLayout, detail),
+                now,
+                block,
+            );
         }
         let violations = described.map(|d| check(d, event, block)).unwrap_or_default();
         if described.is_none() {
@@ -298,7 +305,9 @@ impl Decoder {
         };
         let identity = rejected.write(rules.key, &mut self.cells, &mut block.bytes);
         let look_first = match (event, layout) {
-            (Some(e), Some(layout)) if delivery.flagged && rules.layouts.get(layout).format == Format::Parquet => {
+            (Some(e), Some(layout))
+                if delivery.flagged && rules.layouts.get(layout).format == Format::Parquet =>
+            {
                 let day = time::day_of(e.time.micros());
                 Some(Box::new(LookFirst { layout, day, event_id: e.id.to_string() }))
             }

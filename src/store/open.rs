@@ -243,9 +243,13 @@ mod tests {
         let mut s = Settings::default();
         s.read("DefaultEndpointsProtocol=https;AccountName=acme;AccountKey=a2V5PT0=;EndpointSuffix=core.windows.net")
             .expect("valid");
-        assert_eq!((s.account.as_deref(), s.key.as_deref(), s.endpoint), (Some("acme"), Some("a2V5PT0="), None));
+        assert_eq!(
+            (s.account.as_deref(), s.key.as_deref(), s.endpoint),
+            (Some("acme"), Some("a2V5PT0="), None)
+        );
         let mut s = Settings::default();
-        s.read("BlobEndpoint=https://acme.blob.core.windows.net/;SharedAccessSignature=sv=1&sig=x%3D").expect("valid");
+        s.read("BlobEndpoint=https://acme.blob.core.windows.net/;SharedAccessSignature=sv=1&sig=x%3D")
+            .expect("valid");
         assert_eq!((s.account.as_deref(), s.sas.as_deref()), (Some("acme"), Some("sv=1&sig=x%3D")));
         assert!(Settings::default().read("nonsense").is_err());
     }

@@ -1,0 +1,292 @@
+//! Landing one sealed batch: encode, put under the writer's next name, and know the outcome.
+//!
+//! Owns rules 2 to 4 of the delivery protocol for one batch. Does not own who is acknowledged: the loop does. A landing
+//! ends only when its outcome is known, or when the program gives up on it at its very end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::budget::Charge;
+use super::look::{self, Files};
+use super::writer::Registry;
+use crate::batch::encode::{Claims, Footer, Rolled, encode};
+use crate::batch::identities::IdentitySet;
+use crate::batch::rows::Rows;
+use crate::error::Result;
+use crate::layout::partition::Partition;
+use crate::layout::row::IdentityKey;
+use crate::layout::{Layout, Layouts};
+use crate::store::{Put, Store};
+
+/// Where CPU-bound work runs.
+#[derive(Debug, Clone)]
+pub enum Cpu {
+    /// On the runtime's blocking threads, so many at a time.
+    Pool(Arc<Semaphore>),
+    /// On the spot: for simulations, which must not depend on the machine's scheduler.
+    Inline,
+}
+
+impl Cpu {
+    /// A pool as wide as the machine.
+    pub fn pool() -> Cpu {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Cpu::Pool(Arc::new(Semaphore::new(cores)))
+    }
+
+    /// Runs `work` and returns what it returns; `None` if it panicked or the program ends.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        match self {
+            Cpu::Inline => Some(work()),
+            Cpu::Pool(permits) => {
+                let _permit = permits.acquire().await.ok()?;
+                tokio::task::spawn_blocking(work).await.ok()
+            }
+        }
+    }
+}
+
+/// What every landing shares.
+#[derive(Debug)]
+pub struct Shore {
+    /// The lake.
+    pub store: Store,
+    /// All layouts.
+    pub layouts: Arc<Layouts>,
+    /// This writer, and the others.
+    pub registry: Registry,
+    /// What is known of files that were looked into.
+    pub files: Files,
+    /// Where encoding runs.
+    pub cpu: Cpu,
+    /// Puts at a time.
+    pub puts: Semaphore,
+    /// The process's key of identities.
+    pub key: IdentityKey,
+    /// Set when landings shall end without an outcome.
+    pub abandon: CancellationToken,
+}
+
+/// A sealed batch on its way.
+#[derive(Debug)]
+pub struct Landing {
+    /// The partition.
+    pub partition: Partition,
+    /// The rows.
+    pub rows: Rows,
+    /// The memory that they hold.
+    pub charge: Charge,
+    /// The memory that they held when the batch was closed.
+    pub weight: usize,
+    /// Why the batch was closed.
+    pub rolled: Rolled,
+    /// Unique to this batch.
+    pub batch: String,
+    /// The sequence number of the next name.
+    pub seq: u32,
+    /// True: fence the others and look before landing (rule 4).
+    pub look: bool,
+    /// Encoded already, under this batch id, with all of `rows`.
+    pub encoded: Option<Bytes>,
+}
+
+/// How a landing ended.
+#[derive(Debug)]
+pub struct Landed {
+    /// The landing, with the rows that are stored now, or that were not.
+    pub landing: Landing,
+    /// Rows that some file of the partition held before.
+    pub present: Rows,
+    /// The end.
+    pub end: End,
+}
+
+/// The end of a landing.
+#[derive(Debug)]
+pub enum End {
+    /// The rows are stored: in a file of so many bytes, or none if there was nothing left to store.
+    Stored(Option<u64>),
+    /// A fence stood at our name; nothing was stored.
+    Fenced(Claims),
+    /// The program ends and the outcome is not known.
+    Abandoned,
+}
+
+/// First and longest pause between tries.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// A pause that doubles.
+#[derive(Debug)]
+pub struct Pause(Duration);
+
+impl Default for Pause {
+    fn default() -> Self {
+        Pause(PAUSES.0)
+    }
+}
+
+impl Pause {
+    /// Sleeps, and longer the next time.
+    pub async fn wait(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(PAUSES.1);
+    }
+}
+
+impl Shore {
+    /// Lands a batch.
+    pub async fn land(self: Arc<Self>, mut landing: Landing) -> Landed {
+        let mut present = Rows::default();
+        let work = async {
+            if landing.look {
+                let found = self.look(&landing).await;
+                present = split(&mut landing.rows, &found);
+                landing.look = false;
+                landing.encoded = None;
+            }
+            if landing.rows.is_empty() {
+                return End::Stored(None);
+            }
+            match self.encode(&mut landing).await {
+                Some(bytes) => self.put(&mut landing, bytes).await,
+                None => End::Abandoned,
+            }
+        };
+        let end = tokio::select! {
+            end = work => end,
+            () = self.abandon.cancelled() => End::Abandoned,
+        };
+        Landed { landing, present, end }
+    }
+
+    async fn look(&self, landing: &Landing) -> IdentitySet {
+        let mut pause = Pause::default();
+        loop {
+            match look::fence_and_look(self, landing).await {
+                Ok(found) => return found,
+                Err(e) => {
+                    tracing::warn!(error = %e, dataset = %self.layout(landing).name, "cannot look for redelivered rows; trying again");
+                    pause.wait().await;
+                }
+            }
+        }
+    }
+
+    async fn encode(&self, landing: &mut Landing) -> Option<Bytes> {
+        if let Some(bytes) = landing.encoded.clone() {
+            return Some(bytes);
+        }
+        let layout = Arc::clone(self.layouts.get(landing.partition.layout));
+        let footer = footer(&layout, landing);
+        let mut rows = std::mem::take(&mut landing.rows);
+        let (rows, encoded) = self
+            .cpu
+            .run(move || {
+                let encoded = encode(&layout, &mut rows, &footer);
+                (rows, encoded)
+            })
+            .await?;
+        landing.rows = rows;
+        match encoded {
+            Ok(bytes) => {
+                landing.charge.resize(landing.rows.memory() + bytes.len());
+                landing.encoded = Some(bytes.clone());
+                Some(bytes)
+            }
+            Err(e) => {
+                // Nothing is lost: the receipts stay unspent, and the deliveries come again to a mended program.
+                tracing::error!(error = %e, "a batch cannot be encoded");
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// Puts under the writer's next name until the outcome is known.
+    async fn put(&self, landing: &mut Landing, bytes: Bytes) -> End {
+        let mut pause = Pause::default();
+        loop {
+            match self.attempt(landing, &bytes).await {
+                Ok(Some(end)) => {
+                    landing.seq += 1;
+                    return end;
+                }
+                Ok(None) => {}
+                Err(e) => {
+                    tracing::warn!(error = %e, hint = e.way_out(), "cannot put; trying again");
+                    pause.wait().await;
+                }
+            }
+        }
+    }
+
+    /// One try; `None`: at once again, perhaps under another name.
+    async fn attempt(&self, landing: &mut Landing, bytes: &Bytes) -> Result<Option<End>> {
+        let path = self.file_path(&landing.partition, self.registry.writer(), landing.seq)?;
+        let stored = || Some(End::Stored(Some(bytes.len() as u64)));
+        let put = {
+            let _permit = self.puts.acquire().await;
+            self.registry.before_put().await?;
+            self.store.create(&path, bytes.clone()).await?
+        };
+        if put == Put::Created {
+            return Ok(stored());
+        }
+        match look::read_footer(&self.store, &path).await? {
+            Some(footer) if footer.batch == landing.batch => Ok(stored()),
+            Some(Footer { fence: Some(claims), .. }) => Ok(Some(End::Fenced(claims))),
+            Some(_) => {
+                tracing::warn!(%path, "the name is taken by a batch that is not ours; going on to the next");
+                landing.seq += 1;
+                Ok(None)
+            }
+            // The store said "exists" for another reason; ask again.
+            None => Err(crate::error::Error::unreachable(format!("{path}: exists, and is not there"))),
+        }
+    }
+
+    /// The path of a writer's file or fence in a partition.
+    ///
+    /// # Errors
+    /// A bug in the encoding of names.
+    pub fn file_path(
+        &self,
+        partition: &Partition,
+        writer: &str,
+        seq: u32,
+    ) -> Result<object_store::path::Path> {
+        let layout = self.layouts.get(partition.layout);
+        self.store.path(&format!("{}/{}/{writer}-{seq:06}.parquet", layout.name, partition.path(layout)))
+    }
+
+    fn layout(&self, landing: &Landing) -> &Layout {
+        self.layouts.get(landing.partition.layout)
+    }
+}
+
+fn footer(layout: &Layout, landing: &Landing) -> Footer {
+    Footer {
+        layout: layout.name.clone(),
+        layout_version: layout.version,
+        batch: landing.batch.clone(),
+        rolled: Some(landing.rolled),
+        rows: landing.rows.len() as u64,
+        span: landing.rows.span(),
+        fence: None,
+    }
+}
+
+/// Takes the rows of these identities out.
+fn split(rows: &mut Rows, found: &IdentitySet) -> Rows {
+    let mut out = Rows::default();
+    for at in rows.index() {
+        if found.contains(&at.identity) {
+            out.push(&[], at.identity, at.time);
+        }
+    }
+    rows.retain(|r| !found.contains(&r.identity));
+    out
+}

@@ -1,0 +1,186 @@
+//! Lanes: the open and sealed batches of each partition, one landing at a time (rules 2, 3 and 5).
+//!
+//! A lane owns its partition's open batches, fresh and flagged, those that wait to land, the next sequence number, and
+//! the claims that fences made. It decides nothing about time or memory: [`super::state`] does.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::budget::{Budget, Charge};
+use super::delivery::RowHead;
+use super::land::Landing;
+use crate::batch::encode::{Claims, Rolled};
+use crate::batch::receipts::ChannelId;
+use crate::batch::rows::{Rows, row_claim};
+use crate::clock::Micros;
+use crate::layout::Layout;
+use crate::layout::partition::Partition;
+
+/// A batch that still takes rows.
+#[derive(Debug)]
+pub struct Open {
+    /// The rows.
+    pub rows: Rows,
+    /// When its first row was received.
+    pub since: Micros,
+    /// True if it holds a row that the broker may soon drop.
+    pub urgent: bool,
+    charge: Charge,
+}
+
+/// One partition on its way to the store.
+#[derive(Debug, Default)]
+pub struct Lane {
+    /// Rows that nobody had before.
+    pub fresh: Option<Open>,
+    /// Redelivered rows: looked up before they land.
+    pub flagged: Option<Open>,
+    /// Sealed batches in their order.
+    pub queue: VecDeque<Landing>,
+    /// True while one of them lands.
+    pub busy: bool,
+    /// The next sequence number of this writer in this partition.
+    pub seq: u32,
+    /// What fences claimed, remembered while a channel up to this one lives.
+    claims: Vec<(Claims, ChannelId)>,
+}
+
+impl Lane {
+    /// True if a row of this claim must be treated as redelivered.
+    pub fn is_claimed(&self, claim: u64) -> bool {
+        self.claims.iter().any(|(c, _)| c.claims(claim))
+    }
+
+    /// True if any claims are remembered.
+    pub fn has_claims(&self) -> bool {
+        !self.claims.is_empty()
+    }
+
+    /// Remembers what a fence claimed, for deliveries of channels up to `newest`.
+    pub fn remember(&mut self, claims: Claims, newest: ChannelId) {
+        self.claims.push((claims, newest));
+    }
+
+    /// Forgets claims that no living channel can bring back.
+    pub fn forget_claims(&mut self, oldest_alive: ChannelId) {
+        self.claims.retain(|(_, newest)| *newest >= oldest_alive);
+    }
+
+    /// Takes every row that `claims` names out of every batch, open or sealed.
+    pub fn take_claimed(&mut self, layout: &Layout, claims: &Claims) -> Rows {
+        let mut taken = Rows::default();
+        for open in [&mut self.fresh, &mut self.flagged] {
+            if let Some(batch) = open {
+                take(&mut batch.rows, layout, claims, &mut taken);
+                if batch.rows.is_empty() {
+                    *open = None;
+                }
+            }
+        }
+        for landing in &mut self.queue {
+            if take(&mut landing.rows, layout, claims, &mut taken) {
+                landing.encoded = None;
+            }
+        }
+        self.queue.retain(|l| !l.rows.is_empty());
+        taken
+    }
+
+    /// The batch that rows of this kind go to, opened if it is not there.
+    pub fn open(&mut self, flagged: bool, since: Micros, budget: &Budget) -> &mut Open {
+        let slot = if flagged { &mut self.flagged } else { &mut self.fresh };
+        slot.get_or_insert_with(|| Open {
+            rows: Rows::default(),
+            since,
+            urgent: false,
+            charge: budget.charge(0),
+        })
+    }
+
+    /// True if nothing is open, waiting or landing.
+    pub fn is_idle(&self) -> bool {
+        self.fresh.is_none() && self.flagged.is_none() && self.queue.is_empty() && !self.busy
+    }
+}
+
+/// Moves claimed rows from one batch to another; true if there were any.
+pub fn take(rows: &mut Rows, layout: &Layout, claims: &Claims, taken: &mut Rows) -> bool {
+    let claimed: Vec<bool> =
+        rows.index().iter().map(|at| claims.claims(row_claim(layout, rows.row(at)))).collect();
+    if !claimed.contains(&true) {
+        return false;
+    }
+    for (at, _) in rows.index().iter().zip(&claimed).filter(|(_, c)| **c) {
+        taken.push(rows.row(at), at.identity, at.time);
+    }
+    let mut claimed = claimed.into_iter();
+    rows.retain(|_| !claimed.next().unwrap_or(false));
+    true
+}
+
+impl Open {
+    /// Appends a row.
+    pub fn push(&mut self, row: &[u8], head: &RowHead) {
+        self.rows.push(row, head.identity, head.time);
+        self.urgent |= head.urgent;
+    }
+
+    /// Brings the charge up to what the rows hold.
+    pub fn account(&mut self) {
+        self.charge.resize(self.rows.memory());
+    }
+
+    /// Bytes that it holds of the budget.
+    pub fn held(&self) -> usize {
+        self.charge.bytes()
+    }
+
+    /// Closes the batch.
+    pub fn seal(self, partition: Partition, rolled: Rolled, batch: String, look: bool) -> Landing {
+        Landing {
+            partition,
+            weight: self.charge.bytes(),
+            rows: self.rows,
+            charge: self.charge,
+            rolled,
+            batch,
+            seq: 0,
+            look,
+            encoded: None,
+        }
+    }
+}
+
+/// All lanes of a process.
+#[derive(Debug, Default)]
+pub struct Lanes {
+    /// By partition.
+    pub all: HashMap<Partition, Lane>,
+    values: HashMap<Arc<str>, ()>,
+}
+
+impl Lanes {
+    /// The partition of a row; the text of its value is kept once.
+    pub fn partition(&mut self, head: &RowHead, bytes: &[u8]) -> Partition {
+        let value = head.partition.map(|(from, to)| {
+            let text = String::from_utf8_lossy(&bytes[from as usize..to as usize]);
+            match self.values.get_key_value(text.as_ref()) {
+                Some((known, ())) => Arc::clone(known),
+                None => {
+                    let fresh: Arc<str> = text.as_ref().into();
+                    self.values.insert(Arc::clone(&fresh), ());
+                    fresh
+                }
+            }
+        });
+        Partition { layout: head.layout, day: head.day, value }
+    }
+
+    /// The lane of a partition.
+    pub fn lane(&mut self, partition: &Partition) -> &mut Lane {
+        if !self.all.contains_key(partition) {
+            self.all.insert(partition.clone(), Lane::default());
+        }
+        self.all.get_mut(partition).expect("it was inserted just now")
+    }
+}

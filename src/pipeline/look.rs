@@ -1,0 +1,370 @@
+//! Fence, look: what redelivered rows cost (rule 4 of the delivery protocol).
+//!
+//! Order is everything: first the writers are listed, then the partition, then every other writer is fenced, and only
+//! then is it looked who has the rows. Whoever was quicker than our fence is found at the fence's name, and read.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use object_store::path::Path;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::bloom_filter::Sbbf;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+
+use super::land::{Landing, Shore};
+use crate::batch::encode::{Claims, Footer, encode};
+use crate::batch::identities::IdentitySet;
+use crate::batch::rows::Rows;
+use crate::error::{Error, Result};
+use crate::layout::Layout;
+use crate::layout::columns::ColumnType;
+use crate::layout::row::{IdentityHash, IdentityKey, RowReader};
+use crate::store::{Put, Store};
+
+/// Identities of files that were read, bounded by their number.
+#[derive(Debug, Default)]
+pub struct Files {
+    known: Mutex<HashMap<Path, Arc<IdentitySet>>>,
+}
+
+/// Most identities that are remembered of files.
+const MAX_REMEMBERED: usize = 1 << 19;
+
+impl Files {
+    fn get(&self, path: &Path) -> Option<Arc<IdentitySet>> {
+        self.lock().get(path).cloned()
+    }
+
+    fn put(&self, path: &Path, identities: Arc<IdentitySet>) {
+        let mut known = self.lock();
+        if known.values().map(|s| s.len()).sum::<usize>() + identities.len() > MAX_REMEMBERED {
+            known.clear();
+        }
+        known.insert(path.clone(), identities);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Path, Arc<IdentitySet>>> {
+        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Fences every other writer out of the landing's partition, and returns which of its rows some file there holds.
+///
+/// # Errors
+/// The store's; everything may be tried again.
+pub async fn fence_and_look(shore: &Shore, landing: &Landing) -> Result<IdentitySet> {
+    let layout = Arc::clone(shore.layouts.get(landing.partition.layout));
+    let others = shore.registry.others(&layout.name).await?;
+    let folder = shore.store.path(&format!("{}/{}", layout.name, landing.partition.path(&layout)))?;
+    let mut files: Vec<Path> = Vec::new();
+    let mut last: BTreeMap<String, u32> = BTreeMap::new();
+    for meta in shore.store.list_all(&folder).await? {
+        // Only what lies in the partition itself; deeper folders are not ours.
+        let Some(name) =
+            meta.location.filename().filter(|_| meta.location.parts_count() == folder.parts_count() + 1)
+        else {
+            continue;
+        };
+        if let Some((writer, seq)) = parse_name(name) {
+            let highest = last.entry(writer.to_owned()).or_insert(seq);
+            *highest = seq.max(*highest);
+        }
+        if name.ends_with(".parquet") && !name.starts_with('_') {
+            files.push(meta.location);
+        }
+    }
+    let claims = landing.rows.claims(&layout);
+    for other in others {
+        let next = last.get(&other.writer).map(|s| s + 1);
+        let claims = if other.silent { Claims::All } else { Claims::Some(claims.clone()) };
+        fence(shore, landing, &layout, &other.writer, next, claims, &mut files).await?;
+    }
+    let mut present = IdentitySet::default();
+    for path in files {
+        look_into(shore, landing, &layout, &path, &mut present).await?;
+    }
+    Ok(present)
+}
+
+/// Creates a fence at another writer's next name; files that stand there first are added to `files`.
+async fn fence(
+    shore: &Shore,
+    landing: &Landing,
+    layout: &Arc<Layout>,
+    writer: &str,
+    next: Option<u32>,
+    claims: Claims,
+    files: &mut Vec<Path>,
+) -> Result<()> {
+    let path = |seq| shore.file_path(&landing.partition, writer, seq);
+    if let Some(last) = next.and_then(|n| n.checked_sub(1))
+        && is_closed(&shore.store, &path(last)?).await?
+    {
+        return Ok(());
+    }
+    let footer = Footer {
+        layout: layout.name.clone(),
+        layout_version: layout.version,
+        batch: format!("fence-{}", crate::clock::fresh_id()),
+        rolled: None,
+        rows: 0,
+        span: None,
+        fence: Some(claims),
+    };
+    let bytes = encode(layout, &mut Rows::default(), &footer)?;
+    let mut seq = next.unwrap_or(0);
+    loop {
+        let at = path(seq)?;
+        if shore.store.create(&at, bytes.clone()).await? == Put::Created {
+            return Ok(());
+        }
+        match read_footer(&shore.store, &at).await? {
+            // Our own, whose answer was lost.
+            Some(there) if there.batch == footer.batch => return Ok(()),
+            Some(there) if there.fence == Some(Claims::All) => return Ok(()),
+            Some(there) if there.fence.is_some() => {}
+            Some(_) => files.push(at),
+            None => return Err(Error::unreachable(format!("{at}: exists, and is not there"))),
+        }
+        seq += 1;
+    }
+}
+
+async fn is_closed(store: &Store, path: &Path) -> Result<bool> {
+    Ok(read_footer(store, path).await?.is_some_and(|f| f.fence == Some(Claims::All)))
+}
+
+/// A file's writer and sequence number, from its name.
+pub fn parse_name(name: &str) -> Option<(&str, u32)> {
+    let (writer, seq) = name.strip_suffix(".parquet")?.rsplit_once('-')?;
+    (seq.len() >= 6).then(|| seq.parse().ok().map(|s| (writer, s)))?
+}
+
+/// The footer of a file; `None` if there is no such file. A file that is not ours has an empty batch id.
+///
+/// # Errors
+/// The store's.
+pub async fn read_footer(store: &Store, path: &Path) -> Result<Option<Footer>> {
+    Ok(read_metadata(store, path).await?.map(|m| {
+        Footer::read(&m.metadata).unwrap_or_else(|| Footer {
+            layout: String::new(),
+            layout_version: 0,
+            batch: String::new(),
+            rolled: None,
+            rows: m.metadata.file_metadata().num_rows().unsigned_abs(),
+            span: None,
+            fence: None,
+        })
+    }))
+}
+
+/// A file's metadata, and its last bytes, which often hold more than that.
+#[derive(Debug)]
+pub struct Tail {
+    /// What the footer says.
+    pub metadata: ParquetMetaData,
+    /// The file's size in bytes.
+    pub size: u64,
+    tail: Bytes,
+    from: u64,
+}
+
+/// Bytes that are read of a file's end at first.
+const TAIL: u64 = 64 << 10;
+
+/// Reads a file's metadata; `None` if there is no such file.
+///
+/// # Errors
+/// The store's, or a file that is no Parquet.
+pub async fn read_metadata(store: &Store, path: &Path) -> Result<Option<Tail>> {
+    let Some(meta) = store.head(path).await? else { return Ok(None) };
+    read_tail(store, path, meta.size).await.map(Some)
+}
+
+/// Reads the metadata of a file of known size.
+///
+/// # Errors
+/// The store's, or a file that is no Parquet.
+pub async fn read_tail(store: &Store, path: &Path, size: u64) -> Result<Tail> {
+    let broken = |e: ParquetError| {
+        Error::unreachable(format!("{path}: not a Parquet file"))
+            .source(e)
+            .hint("something else than lakehead wrote here, or the store returned damaged bytes")
+    };
+    let mut want = TAIL.min(size);
+    loop {
+        let from = size - want;
+        let tail = store.get_range(path, from..size).await?;
+        let mut reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Skip);
+        match reader.try_parse_sized(&tail, size) {
+            Ok(()) => {
+                let metadata = reader.finish().map_err(broken)?;
+                return Ok(Tail { metadata, size, tail, from });
+            }
+            Err(ParquetError::NeedMoreData(more)) if (more as u64) > want && want < size => {
+                want = (more as u64).min(size);
+            }
+            Err(e) => return Err(broken(e)),
+        }
+    }
+}
+
+impl Tail {
+    async fn range(&self, store: &Store, path: &Path, range: Range<u64>) -> Result<Bytes> {
+        if range.start >= self.from {
+            let at = (range.start - self.from) as usize;
+            return Ok(self.tail.slice(at..at + (range.end - range.start) as usize));
+        }
+        store.get_range(path, range).await
+    }
+}
+
+/// Adds to `present` the identities of the landing's rows that the file at `path` holds.
+async fn look_into(
+    shore: &Shore,
+    landing: &Landing,
+    layout: &Arc<Layout>,
+    path: &Path,
+    present: &mut IdentitySet,
+) -> Result<()> {
+    let add = |known: &IdentitySet, present: &mut IdentitySet| {
+        present.extend(landing.rows.index().iter().map(|r| r.identity).filter(|i| known.contains(i)));
+    };
+    if let Some(known) = shore.files.get(path) {
+        add(&known, present);
+        return Ok(());
+    }
+    // A file that retention took between the list and now held nothing that is there.
+    let Some(tail) = read_metadata(&shore.store, path).await? else { return Ok(()) };
+    let is_fence = Footer::read(&tail.metadata).is_some_and(|f| f.fence.is_some());
+    if is_fence || tail.metadata.file_metadata().num_rows() == 0 {
+        shore.files.put(path, Arc::default());
+        return Ok(());
+    }
+    if !may_hold(shore, landing, layout, path, &tail).await? {
+        return Ok(());
+    }
+    let bytes = match shore.store.get(path).await? {
+        Some(bytes) => bytes,
+        None => return Ok(()),
+    };
+    let (key, layout, value) = (shore.key, Arc::clone(layout), landing.partition.value.clone());
+    let shown = path.clone();
+    let read = shore.cpu.run(move || identities(&layout, bytes, key, value.as_deref())).await;
+    let found = match read {
+        Some(Ok(found)) => Arc::new(found),
+        Some(Err(e)) => {
+            return Err(Error::unreachable(format!("{shown}: cannot read its identities")).source(e));
+        }
+        None => return Err(Error::unreachable("the program is ending")),
+    };
+    add(&found, present);
+    shore.files.put(path, found);
+    Ok(())
+}
+
+/// False if the bloom filters of `eventId` rule out every row of the landing.
+async fn may_hold(
+    shore: &Shore,
+    landing: &Landing,
+    layout: &Layout,
+    path: &Path,
+    tail: &Tail,
+) -> Result<bool> {
+    let Some(column) = layout.column("eventId").filter(|c| layout.identity.contains(c)) else {
+        return Ok(true);
+    };
+    let ids: Vec<&[u8]> =
+        landing.rows.index().iter().filter_map(|r| cell(layout, landing.rows.row(r), column)).collect();
+    for group in tail.metadata.row_groups() {
+        let Some(chunk) = group.columns().iter().find(|c| c.column_path().string() == "eventId") else {
+            return Ok(true);
+        };
+        let (Some(offset), Some(length)) = (chunk.bloom_filter_offset(), chunk.bloom_filter_length()) else {
+            return Ok(true);
+        };
+        let (Ok(from), Ok(length)) = (u64::try_from(offset), u64::try_from(length)) else { return Ok(true) };
+        let bytes = tail.range(&shore.store, path, from..from + length).await?;
+        let Ok(filter) = Sbbf::from_bytes(&bytes) else { return Ok(true) };
+        if ids.iter().any(|id| std::str::from_utf8(id).is_ok_and(|id| filter.check(&id))) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn cell<'r>(layout: &Layout, row: &'r [u8], column: usize) -> Option<&'r [u8]> {
+    let mut reader = RowReader::new(row, layout.columns.len());
+    layout.columns.iter().take(column + 1).map(|c| reader.next(&c.kind)).last().flatten()
+}
+
+/// The identities of all rows of a file. `value` is that of the partition column, which the file does not repeat.
+///
+/// # Errors
+/// A file that is damaged, or has other columns than its layout.
+pub fn identities(
+    layout: &Layout,
+    file: Bytes,
+    key: IdentityKey,
+    value: Option<&str>,
+) -> std::result::Result<IdentitySet, ParquetError> {
+    use arrow::array::{Array, AsArray};
+    use arrow::datatypes::{Date32Type, Int64Type, TimestampMicrosecondType};
+
+    let names: Vec<&str> = layout.identity.iter().map(|i| layout.columns[*i].name.as_str()).collect();
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), names.iter().copied());
+    let mut found = IdentitySet::default();
+    for batch in builder.with_projection(mask).with_batch_size(8192).build()? {
+        let batch = batch?;
+        for row in 0..batch.num_rows() {
+            let mut hash = IdentityHash::new(key);
+            for i in &layout.identity {
+                let column = &layout.columns[*i];
+                if Some(*i) == layout.partition_column {
+                    hash.add(value.map(str::as_bytes));
+                    continue;
+                }
+                let Some(array) = batch.column_by_name(&column.name).filter(|a| a.is_valid(row)) else {
+                    hash.add(None);
+                    continue;
+                };
+                match column.kind {
+                    ColumnType::Timestamp => {
+                        hash.add(Some(
+                            &array.as_primitive::<TimestampMicrosecondType>().value(row).to_le_bytes(),
+                        ));
+                    }
+                    ColumnType::Int => {
+                        hash.add(Some(&array.as_primitive::<Int64Type>().value(row).to_le_bytes()))
+                    }
+                    ColumnType::Date => {
+                        hash.add(Some(&array.as_primitive::<Date32Type>().value(row).to_le_bytes()))
+                    }
+                    ColumnType::Bool => hash.add(Some(&[u8::from(array.as_boolean().value(row))])),
+                    ColumnType::Binary => hash.add(Some(array.as_binary::<i32>().value(row))),
+                    _ => hash.add(Some(array.as_string::<i32>().value(row).as_bytes())),
+                }
+            }
+            found.insert(hash.finish());
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_from_the_right() {
+        assert_eq!(parse_name("host_1-01jx-000012.parquet"), Some(("host_1-01jx", 12)));
+        assert_eq!(parse_name("a-1000000.parquet"), Some(("a", 1_000_000)));
+        assert_eq!(parse_name("a-12.parquet"), None);
+        assert_eq!(parse_name("part-0.snappy.parquet"), None);
+    }
+}

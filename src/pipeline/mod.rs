@@ -1,0 +1,496 @@
+//! The pipeline: one loop that owns the open batches, the receipts and the identities.
+//!
+//! A delivery comes in through a [`Port`], decoded; its rows join the open batch of their partition; a sealed batch lands
+//! under the writer's next name; only then is the delivery acknowledged. What the loop calls is a pure function or a task
+//! whose outcome comes back to it. `ARCHITECTURE.md` follows one event through.
+
+pub mod budget;
+pub mod decode;
+pub mod delivery;
+pub mod land;
+mod lanes;
+pub mod look;
+mod meters;
+mod port;
+mod shelve;
+mod state;
+mod summary;
+pub mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::encode::Rolled;
+use crate::batch::receipts::ChannelId;
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::layout::row::IdentityKey;
+use crate::layout::{Format, Layouts};
+use crate::store::Store;
+
+pub use budget::Budget;
+pub use land::Cpu;
+use land::{Landed, Shore};
+pub use port::{Close, Command, Input, Opened};
+pub use shelve::Shelf;
+use shelve::Shelved;
+use state::State;
+pub use summary::{DatasetSummary, Summary};
+
+/// What closes a batch of one layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Rows.
+    pub rows: u64,
+    /// Encoded bytes, estimated from earlier files.
+    pub bytes: u64,
+    /// Age of the oldest row.
+    pub age: Duration,
+}
+
+/// One consumer, as far as the loop needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsumerSettings {
+    /// Its name.
+    pub name: String,
+    /// Indices of its layouts.
+    pub layouts: Vec<u16>,
+}
+
+/// How the loop works.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The configured name of the writer.
+    pub writer_name: String,
+    /// The host's name, for the registration.
+    pub host: String,
+    /// Whose deliveries come in.
+    pub consumers: Vec<ConsumerSettings>,
+    /// By layout.
+    pub limits: Vec<Limits>,
+    /// Longest that a receipt is kept.
+    pub hold: Duration,
+    /// Puts of files at a time.
+    pub puts: usize,
+    /// Puts of blobs at a time.
+    pub blobs: usize,
+    /// True: every batch is looked up before it lands.
+    pub always_look: bool,
+    /// True where a delivery that is given back comes again; false for files.
+    pub redelivers: bool,
+}
+
+/// What the outside sees of the loop, for health and progress.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// What was done so far.
+    pub summary: Summary,
+    /// Deliveries that are neither acknowledged nor given back.
+    pub unacked: usize,
+    /// When the oldest of them was received, in microseconds since the epoch, and by which consumer.
+    pub oldest_unacked: Option<(i64, usize)>,
+    /// True if nothing is open, waiting or in flight.
+    pub idle: bool,
+    /// Open channels.
+    pub channels: usize,
+    /// Batches that take rows.
+    pub open_batches: usize,
+    /// When the loop last turned, in microseconds since the epoch.
+    pub turned_at: i64,
+    /// True if the last refresh of the registration succeeded: the store takes puts.
+    pub store_answers: bool,
+}
+
+/// What the outside asks of the loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Control {
+    Flush(Rolled),
+    Stop(Duration),
+}
+
+/// Where sources and commands speak with the loop.
+#[derive(Debug, Clone)]
+pub struct Port {
+    inputs: mpsc::Sender<Input>,
+    control: mpsc::Sender<Control>,
+    view: watch::Receiver<View>,
+    budget: Budget,
+    cpu: Cpu,
+    clock: Clock,
+    channels: Arc<AtomicU32>,
+}
+
+impl Port {
+    /// A fresh channel id.
+    pub fn channel(&self) -> ChannelId {
+        self.channels.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Where inputs go.
+    pub fn inputs(&self) -> &mpsc::Sender<Input> {
+        &self.inputs
+    }
+
+    /// The memory budget.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Where CPU-bound work runs.
+    pub fn cpu(&self) -> &Cpu {
+        &self.cpu
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// What the loop shows.
+    pub fn view(&self) -> watch::Receiver<View> {
+        self.view.clone()
+    }
+
+    /// Seals everything that is open.
+    pub async fn flush(&self, rolled: Rolled) {
+        // Gone: the loop has ended, and nothing is open.
+        let _ = self.control.send(Control::Flush(rolled)).await;
+    }
+
+    /// Stops: nothing more is taken in; what is there lands and is acknowledged, for at most so long.
+    pub async fn stop(&self, deadline: Duration) {
+        // Gone: it has stopped already.
+        let _ = self.control.send(Control::Stop(deadline)).await;
+    }
+
+    /// Waits until a put has succeeded.
+    pub async fn store_answers(&self) {
+        let mut view = self.view.clone();
+        // Gone: the program ends.
+        let _ = view.wait_for(|v| v.store_answers).await;
+    }
+}
+
+/// The parts that the loop is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The lake.
+    pub store: Store,
+    /// Where blobs go, and their digests.
+    pub shelf: Shelf,
+    /// All layouts.
+    pub layouts: Arc<Layouts>,
+    /// How to work.
+    pub settings: Settings,
+    /// Bytes from socket to stored.
+    pub memory: usize,
+    /// Time.
+    pub clock: Clock,
+    /// Where CPU-bound work runs.
+    pub cpu: Cpu,
+    /// The process's key of identities.
+    pub key: IdentityKey,
+}
+
+/// Blocks that wait for the loop.
+const INPUTS: usize = 8;
+
+/// Often enough for an age in seconds.
+const TICK: Duration = Duration::from_millis(100);
+
+/// The pipeline before it runs.
+#[derive(Debug)]
+pub struct Pipeline {
+    parts: Parts,
+    settings: Arc<Settings>,
+    inputs: mpsc::Receiver<Input>,
+    control: mpsc::Receiver<Control>,
+    view: watch::Sender<View>,
+    budget: Budget,
+}
+
+impl Pipeline {
+    /// A pipeline and the port to it.
+    pub fn new(parts: Parts) -> (Pipeline, Port) {
+        let (inputs_in, inputs) = mpsc::channel(INPUTS);
+        let (control_in, control) = mpsc::channel(4);
+        let (view, view_out) = watch::channel(View::default());
+        let budget = Budget::new(parts.memory);
+        let port = Port {
+            inputs: inputs_in,
+            control: control_in,
+            view: view_out,
+            budget: budget.clone(),
+            cpu: parts.cpu.clone(),
+            clock: parts.clock.clone(),
+            channels: Arc::default(),
+        };
+        let settings = Arc::new(parts.settings.clone());
+        (Pipeline { parts, settings, inputs, control, view, budget }, port)
+    }
+
+    async fn shore(&self, writer: String, abandon: CancellationToken) -> Result<Arc<Shore>> {
+        let parts = &self.parts;
+        let mut datasets: Vec<String> = Vec::new();
+        for consumer in &self.settings.consumers {
+            let parquet = consumer.layouts.iter().map(|l| parts.layouts.get(*l));
+            datasets.extend(parquet.filter(|l| l.format == Format::Parquet).map(|l| l.name.clone()));
+        }
+        let registry = writer::Registry::register(
+            parts.store.clone(),
+            writer,
+            &self.settings.host,
+            datasets,
+            &parts.clock,
+        )
+        .await?;
+        Ok(Arc::new(Shore {
+            store: parts.store.clone(),
+            layouts: Arc::clone(&parts.layouts),
+            registry,
+            files: look::Files::default(),
+            cpu: parts.cpu.clone(),
+            puts: tokio::sync::Semaphore::new(self.settings.puts),
+            key: parts.key,
+            abandon,
+        }))
+    }
+
+    /// Registers the writer and runs until it is stopped, or until every source has ended.
+    ///
+    /// # Errors
+    /// The store's, when the writer cannot be registered.
+    pub async fn run(self) -> Result<Summary> {
+        let writer = writer::fresh_writer(&self.settings.writer_name, &crate::clock::fresh_id());
+        let abandon = CancellationToken::new();
+        let shore = self.shore(writer.clone(), abandon.clone()).await?;
+        tracing::info!(writer, store = %self.parts.store.shown(), "writer registered");
+        let state = State::new(
+            Arc::clone(&self.parts.layouts),
+            Arc::clone(&self.settings),
+            self.budget.clone(),
+            writer,
+        );
+        Loop {
+            pipeline: self,
+            shore,
+            state,
+            jobs: JoinSet::new(),
+            abandon,
+            stopping: None,
+            answers: true,
+            blobs: 0,
+        }
+        .run()
+        .await
+    }
+}
+
+/// What a task of the loop comes back with.
+#[derive(Debug)]
+enum Done {
+    Landed(Box<Landed>),
+    Shelved(Shelved),
+    Refreshed(bool),
+}
+
+struct Loop {
+    pipeline: Pipeline,
+    shore: Arc<Shore>,
+    state: State,
+    jobs: JoinSet<Done>,
+    abandon: CancellationToken,
+    /// Set once the loop was told to stop: when it gives up.
+    stopping: Option<Instant>,
+    /// Whether the store took the last put.
+    answers: bool,
+    /// Blobs in flight.
+    blobs: usize,
+}
+
+impl Loop {
+    async fn run(mut self) -> Result<Summary> {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut refresh = tokio::time::interval(writer::REFRESH);
+        refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        refresh.tick().await;
+        let mut sources_live = true;
+        loop {
+            let deadline = self.stopping.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
+            let accepts = sources_live && self.accepts();
+            let mut ticked = false;
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(deadline), if self.stopping.is_some() => {
+                    tracing::warn!(unacked = self.state.unacked(), "shutdown_deadline has passed: leaving the rest to the broker");
+                    break;
+                }
+                Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => self.done(done)?,
+                Some(control) = self.pipeline.control.recv() => self.control(control),
+                input = self.pipeline.inputs.recv(), if accepts => match input {
+                    Some(input) => self.input(input),
+                    None => sources_live = false,
+                },
+                _ = tick.tick() => {
+                    ticked = true;
+                    self.state.tick(self.pipeline.parts.clock.now());
+                }
+                _ = refresh.tick() => self.refresh(),
+            }
+            if self.state.fenced {
+                self.start_anew().await?;
+            }
+            let over = !sources_live || (self.stopping.is_some() && self.state.all_ended());
+            if over {
+                self.state.seal_all(if self.stopping.is_some() {
+                    Rolled::Shutdown
+                } else {
+                    Rolled::EndOfInput
+                });
+            }
+            self.state.relieve();
+            self.begin();
+            self.state.tell();
+            if ticked {
+                self.show();
+            }
+            if over && self.state.is_idle() {
+                break;
+            }
+        }
+        self.finish().await
+    }
+
+    /// False while memory is short and something is landing that will free it.
+    fn accepts(&self) -> bool {
+        self.pipeline.budget.used() < self.pipeline.budget.limit() || self.jobs.is_empty()
+    }
+
+    fn input(&mut self, input: Input) {
+        match input {
+            Input::Opened(o) if self.stopping.is_some() => {
+                // Gone already: then it needs no command.
+                let _ = o.commands.try_send(Command::Close(Close::Done));
+            }
+            Input::Opened(o) => self.state.opened(o),
+            Input::Block(block) => self.state.absorb(block),
+            Input::Ended(channel) => self.state.ended(channel),
+            Input::Closed(channel) => self.state.closed(channel),
+        }
+    }
+
+    fn control(&mut self, control: Control) {
+        match control {
+            Control::Flush(rolled) => self.state.seal_all(rolled),
+            Control::Stop(within) => {
+                self.stopping = Some(Instant::now() + within);
+                self.state.command_all(&Command::Cancel);
+            }
+        }
+    }
+
+    fn done(&mut self, done: std::result::Result<Done, tokio::task::JoinError>) -> Result<()> {
+        match done {
+            Ok(Done::Landed(landed)) => self.state.landed(*landed),
+            Ok(Done::Shelved(shelved)) => {
+                self.blobs -= 1;
+                match shelved {
+                    Shelved::Stored { layout, identity, bytes, conflict } => {
+                        self.state.summary.conflicts += u64::from(conflict);
+                        self.state.blob_stored(layout, identity, bytes);
+                    }
+                    Shelved::Abandoned { layout } => self.state.blob_abandoned(layout),
+                }
+            }
+            Ok(Done::Refreshed(answers)) => self.answers = answers,
+            Err(e) => return Err(Error::bug("a task of the pipeline died").source(e)),
+        }
+        Ok(())
+    }
+
+    fn refresh(&mut self) {
+        let shore = Arc::clone(&self.shore);
+        self.jobs.spawn(async move {
+            let refreshed = shore.registry.refresh().await;
+            if let Err(e) = &refreshed {
+                tracing::warn!(error = %e, "cannot refresh the registration");
+            }
+            Done::Refreshed(refreshed.is_ok())
+        });
+    }
+
+    /// Begins every landing and blob that may begin.
+    fn begin(&mut self) {
+        for landing in self.state.take_ready() {
+            let shore = Arc::clone(&self.shore);
+            self.jobs.spawn(async move { Done::Landed(Box::new(shore.land(landing).await)) });
+        }
+        while self.blobs < self.pipeline.settings.blobs {
+            let Some(blob) = self.state.blobs.pop_front() else { break };
+            self.state.blob_begins(blob.draft.layout);
+            self.blobs += 1;
+            let (shelf, abandon) = (self.pipeline.parts.shelf.clone(), self.abandon.clone());
+            self.jobs.spawn(async move { Done::Shelved(shelf.put(blob, abandon).await) });
+        }
+    }
+
+    /// Shows the loop to whoever watches.
+    fn show(&mut self) {
+        let (state, answers) = (&self.state, self.answers);
+        let turned_at = self.pipeline.parts.clock.now();
+        self.pipeline.view.send_modify(|view| {
+            view.summary.clone_from(&state.summary);
+            view.unacked = state.unacked();
+            view.oldest_unacked = state.oldest_unacked();
+            view.idle = state.is_idle();
+            view.channels = state.channels();
+            view.open_batches = state.open_batches();
+            view.turned_at = turned_at;
+            view.store_answers = answers;
+        });
+    }
+
+    /// Another writer has closed this one: give everything back, wait for what is in flight, begin as another (rule 5).
+    async fn start_anew(&mut self) -> Result<()> {
+        tracing::warn!(
+            writer = self.shore.registry.writer(),
+            "another writer has closed this one: starting anew"
+        );
+        self.state.command_all(&Command::Close(Close::Fenced));
+        while let Some(done) = self.jobs.join_next().await {
+            self.done(done)?;
+            self.state.take_ready();
+        }
+        self.shore.registry.unregister().await?;
+        let writer = writer::fresh_writer(&self.pipeline.settings.writer_name, &crate::clock::fresh_id());
+        self.abandon = CancellationToken::new();
+        self.shore = self.pipeline.shore(writer.clone(), self.abandon.clone()).await?;
+        self.state.start_anew(writer);
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<Summary> {
+        self.state.tell();
+        self.abandon.cancel();
+        let mut known = true;
+        while let Some(done) = self.jobs.join_next().await {
+            known &= !matches!(&done, Ok(Done::Landed(l)) if matches!(l.end, land::End::Abandoned));
+            self.done(done)?;
+        }
+        self.state.tell();
+        self.state.command_all(&Command::Close(Close::Done));
+        if known && let Err(e) = self.shore.registry.unregister().await {
+            tracing::warn!(error = %e, "cannot remove the registration; it does no harm");
+        }
+        self.state.summary.unacked = self.state.unacked() as u64;
+        self.show();
+        Ok(self.state.summary)
+    }
+}

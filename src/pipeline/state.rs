@@ -1,0 +1,554 @@
+//! What the loop owns: lanes, receipts, identities, and the decisions about them. No I/O, no clock of its own.
+//!
+//! The invariant of the whole program lives here: a receipt is settled only when everything that its delivery became is
+//! stored, and a row is on its way at most once.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::budget::{Budget, Charge};
+use super::delivery::{BlobDraft, Block, Counts, RowHead};
+use super::land::{End, Landed, Landing};
+use super::lanes::Lanes;
+use super::port::{Close, Command, Opened};
+use super::{Limits, Settings, Summary};
+use crate::batch::encode::{Claims, Rolled};
+use crate::batch::identities::{Identities, Known};
+use crate::batch::receipts::{ChannelId, Ledger, Receipt, Settle};
+use crate::batch::rows::{MAX_BYTES, Rows, row_claim};
+use crate::clock::{Micros, micros};
+use crate::layout::Layouts;
+use crate::layout::partition::Partition;
+
+/// A channel as the loop sees it.
+#[derive(Debug)]
+struct Channel {
+    consumer: usize,
+    prefetch: usize,
+    commands: tokio::sync::mpsc::Sender<Command>,
+    ledger: Ledger,
+    /// What the source had no room for.
+    unsent: Vec<Settle>,
+    /// Nothing more will come through it.
+    ended: bool,
+    /// It was told to close.
+    closing: bool,
+}
+
+/// A blob that waits to be put.
+#[derive(Debug)]
+pub struct Blob {
+    /// What to put where.
+    pub draft: BlobDraft,
+    /// The memory that it holds.
+    pub charge: Charge,
+}
+
+/// Everything that the loop owns.
+#[derive(Debug)]
+pub struct State {
+    layouts: Arc<Layouts>,
+    settings: Arc<Settings>,
+    budget: Budget,
+    writer: String,
+    lanes: Lanes,
+    channels: BTreeMap<ChannelId, Channel>,
+    identities: Vec<Identities>,
+    /// Landings that may begin now.
+    ready: Vec<Landing>,
+    /// Blobs that may be put now.
+    pub blobs: VecDeque<Blob>,
+    /// Landings and blobs that have begun, by layout.
+    in_flight: HashMap<u16, usize>,
+    landing_bytes: usize,
+    batches: u64,
+    newest_channel: ChannelId,
+    touched: Vec<ChannelId>,
+    /// Encoded bytes per byte of rows, as last seen, by layout.
+    ratios: HashMap<u16, f64>,
+    /// Set when another writer closed this one.
+    pub fenced: bool,
+    /// What was done so far.
+    pub summary: Summary,
+}
+
+/// Share of the budget from which on the largest batch is sealed, and that landings may hold meanwhile.
+const PRESSURE: (usize, usize) = (3, 4);
+
+impl State {
+    /// An empty state of a writer.
+    pub fn new(layouts: Arc<Layouts>, settings: Arc<Settings>, budget: Budget, writer: String) -> Self {
+        State {
+            identities: layouts.all().iter().map(|_| Identities::default()).collect(),
+            layouts,
+            settings,
+            budget,
+            writer,
+            lanes: Lanes::default(),
+            channels: BTreeMap::new(),
+            ready: Vec::new(),
+            blobs: VecDeque::new(),
+            in_flight: HashMap::new(),
+            landing_bytes: 0,
+            batches: 0,
+            newest_channel: 0,
+            touched: Vec::new(),
+            ratios: HashMap::new(),
+            fenced: false,
+            summary: Summary::default(),
+        }
+    }
+
+    /// A channel begins.
+    pub fn opened(&mut self, o: Opened) {
+        self.newest_channel = self.newest_channel.max(o.channel);
+        let channel = Channel {
+            consumer: o.consumer,
+            prefetch: o.prefetch,
+            commands: o.commands,
+            ledger: Ledger::new(o.channel),
+            unsent: Vec::new(),
+            ended: false,
+            closing: false,
+        };
+        self.channels.insert(o.channel, channel);
+    }
+
+    /// Nothing more comes through a channel.
+    pub fn ended(&mut self, channel: ChannelId) {
+        if let Some(c) = self.channels.get_mut(&channel) {
+            c.ended = true;
+        }
+    }
+
+    /// A channel is gone. Its rows stay: they may land, and whoever gets them again looks first.
+    pub fn closed(&mut self, channel: ChannelId) {
+        self.channels.remove(&channel);
+        let oldest = self.channels.keys().next().copied().unwrap_or(ChannelId::MAX);
+        for lane in self.lanes.all.values_mut() {
+            lane.forget_claims(oldest);
+        }
+    }
+
+    /// Takes in what a source decoded.
+    pub fn absorb(&mut self, block: Block) {
+        let Block { channel, received_at, bytes, rows, blobs, tags, counts, charge } = block;
+        self.summary.count(&counts);
+        report(
+            &counts,
+            self.channels.get(&channel).map(|c| self.settings.consumers[c.consumer].name.as_str()),
+        );
+        if let Some(c) = self.channels.get_mut(&channel) {
+            for (tag, outstanding) in &tags {
+                c.ledger.deliver(*tag, *outstanding, received_at);
+            }
+            self.touched.push(channel);
+        }
+        for head in &rows {
+            self.row(channel, received_at, head, &bytes);
+        }
+        for draft in blobs {
+            self.blob(channel, draft);
+        }
+        drop(charge);
+    }
+
+    fn row(&mut self, channel: ChannelId, received_at: Micros, head: &RowHead, bytes: &[u8]) {
+        let receipt = Receipt { channel, tag: head.tag };
+        match self.identities[usize::from(head.layout)].receive(head.identity, receipt) {
+            Known::Waiting => self.summary.repeats += 1,
+            Known::Stored => {
+                self.summary.repeats += 1;
+                self.settle(receipt);
+            }
+            Known::New => {
+                let partition = self.lanes.partition(head, bytes);
+                let row = &bytes[head.row.0 as usize..head.row.1 as usize];
+                let layout = self.layouts.get(head.layout);
+                let lane = self.lanes.lane(&partition);
+                let claimed = lane.has_claims() && lane.is_claimed(row_claim(layout, row));
+                let flagged = head.flagged || claimed || self.settings.always_look;
+                let open = lane.open(flagged, received_at, &self.budget);
+                open.push(row, head);
+                open.account();
+                let rolled = self.full(&partition, flagged);
+                if let Some(rolled) = rolled {
+                    self.seal(&partition, flagged, rolled);
+                }
+            }
+        }
+    }
+
+    fn blob(&mut self, channel: ChannelId, draft: BlobDraft) {
+        let receipt = Receipt { channel, tag: draft.tag };
+        match self.identities[usize::from(draft.layout)].receive(draft.identity, receipt) {
+            Known::Waiting => self.summary.repeats += 1,
+            Known::Stored => {
+                self.summary.repeats += 1;
+                self.settle(receipt);
+            }
+            Known::New => {
+                let charge = self.budget.charge(draft.bytes.len() + draft.path.len() + size_of::<Blob>());
+                self.blobs.push_back(Blob { draft, charge });
+            }
+        }
+    }
+
+    /// Why an open batch must be closed now, if it must.
+    fn full(&self, partition: &Partition, flagged: bool) -> Option<Rolled> {
+        let lane = self.lanes.all.get(partition)?;
+        let open = if flagged { lane.flagged.as_ref() } else { lane.fresh.as_ref() }?;
+        let limits = self.limits(partition.layout);
+        let ratio = self.ratios.get(&partition.layout).copied().unwrap_or(FIRST_RATIO);
+        if open.urgent {
+            Some(Rolled::DeliveryLimit)
+        } else if open.rows.len() as u64 >= limits.rows {
+            Some(Rolled::Rows)
+        } else if open.rows.bytes() as f64 * ratio >= limits.bytes as f64
+            || open.rows.bytes() >= MAX_BYTES / 2
+        {
+            Some(Rolled::Bytes)
+        } else {
+            None
+        }
+    }
+
+    fn limits(&self, layout: u16) -> &Limits {
+        &self.settings.limits[usize::from(layout)]
+    }
+
+    fn seal(&mut self, partition: &Partition, flagged: bool, rolled: Rolled) {
+        self.batches += 1;
+        let batch = format!("{}-{}", self.writer, self.batches);
+        let lane = self.lanes.lane(partition);
+        let open = if flagged { lane.flagged.take() } else { lane.fresh.take() };
+        let Some(open) = open else { return };
+        self.landing_bytes += open.held();
+        lane.queue.push_back(open.seal(partition.clone(), rolled, batch, flagged));
+        self.next(partition);
+    }
+
+    /// Lets the next batch of a lane land, if none does.
+    fn next(&mut self, partition: &Partition) {
+        let lane = self.lanes.lane(partition);
+        if lane.busy {
+            return;
+        }
+        if let Some(mut landing) = lane.queue.pop_front() {
+            lane.busy = true;
+            landing.seq = lane.seq;
+            *self.in_flight.entry(partition.layout).or_default() += 1;
+            self.ready.push(landing);
+        }
+    }
+
+    /// Landings that may begin now.
+    pub fn take_ready(&mut self) -> Vec<Landing> {
+        std::mem::take(&mut self.ready)
+    }
+
+    /// A landing has ended.
+    pub fn landed(&mut self, landed: Landed) {
+        let Landed { landing, present, end } = landed;
+        let layout = landing.partition.layout;
+        if let Some(n) = self.in_flight.get_mut(&layout) {
+            *n -= 1;
+        }
+        let lane = self.lanes.lane(&landing.partition);
+        lane.seq = landing.seq.max(lane.seq);
+        lane.busy = false;
+        self.summary.already_stored += present.len() as u64;
+        self.stored(layout, &present);
+        let partition = landing.partition.clone();
+        match end {
+            End::Stored(size) => {
+                self.landing_bytes -= landing.weight;
+                if let Some(size) = size {
+                    self.ratios.insert(layout, size as f64 / landing.rows.bytes().max(1) as f64);
+                    self.summary.file(&self.layouts.get(layout).name, &landing, size);
+                }
+                self.stored(layout, &landing.rows);
+            }
+            End::Fenced(Claims::All) => {
+                self.fenced = true;
+                self.landing_bytes -= landing.weight;
+                self.summary.fences_met += 1;
+                self.give_back(layout, &landing.rows);
+            }
+            End::Fenced(claims) => self.met_fence(landing, claims),
+            End::Abandoned => {}
+        }
+        self.next(&partition);
+    }
+
+    fn met_fence(&mut self, mut landing: Landing, claims: Claims) {
+        self.summary.fences_met += 1;
+        let newest = self.newest_channel;
+        let layout = Arc::clone(self.layouts.get(landing.partition.layout));
+        let lane = self.lanes.lane(&landing.partition);
+        let mut claimed = lane.take_claimed(&layout, &claims);
+        if super::lanes::take(&mut landing.rows, &layout, &claims, &mut claimed) {
+            landing.encoded = None;
+        }
+        lane.remember(claims, newest);
+        let partition = landing.partition.clone();
+        if landing.rows.is_empty() {
+            self.landing_bytes -= landing.weight;
+        } else {
+            lane.queue.push_front(landing);
+        }
+        if self.settings.redelivers {
+            self.give_back(partition.layout, &claimed);
+        } else {
+            self.look_again(&partition, claimed);
+        }
+    }
+
+    /// Nobody will deliver these again: they wait for their own look.
+    fn look_again(&mut self, partition: &Partition, rows: Rows) {
+        if rows.is_empty() {
+            return;
+        }
+        let since = 0;
+        let open = self.lanes.lane(partition).open(true, since, &self.budget);
+        for at in rows.index() {
+            open.rows.push(rows.row(at), at.identity, at.time);
+        }
+        open.account();
+    }
+
+    fn stored(&mut self, layout: u16, rows: &Rows) {
+        let mut receipts = Vec::with_capacity(rows.len());
+        let identities = &mut self.identities[usize::from(layout)];
+        for at in rows.index() {
+            identities.store(at.identity, |r| receipts.push(r));
+        }
+        receipts.into_iter().for_each(|r| self.settle(r));
+    }
+
+    fn give_back(&mut self, layout: u16, rows: &Rows) {
+        let mut receipts = Vec::with_capacity(rows.len());
+        for at in rows.index() {
+            self.identities[usize::from(layout)].forget(at.identity, |r| receipts.push(r));
+        }
+        self.summary.given_back += receipts.len() as u64;
+        for receipt in receipts {
+            if let Some(c) = self.channels.get_mut(&receipt.channel) {
+                c.ledger.give_back(receipt.tag);
+                self.touched.push(receipt.channel);
+            }
+        }
+    }
+
+    fn settle(&mut self, receipt: Receipt) {
+        if let Some(c) = self.channels.get_mut(&receipt.channel) {
+            c.ledger.settle(receipt.tag);
+            if self.touched.last() != Some(&receipt.channel) {
+                self.touched.push(receipt.channel);
+            }
+        }
+    }
+
+    /// A blob has begun.
+    pub fn blob_begins(&mut self, layout: u16) {
+        *self.in_flight.entry(layout).or_default() += 1;
+    }
+
+    /// A blob is stored, and listed where that is asked for.
+    pub fn blob_stored(&mut self, layout: u16, identity: u128, bytes: usize) {
+        if let Some(n) = self.in_flight.get_mut(&layout) {
+            *n -= 1;
+        }
+        self.summary.blob(&self.layouts.get(layout).name, bytes);
+        let mut receipts = Vec::new();
+        self.identities[usize::from(layout)].store(identity, |r| receipts.push(r));
+        receipts.into_iter().for_each(|r| self.settle(r));
+    }
+
+    /// A blob's outcome will never be known.
+    pub fn blob_abandoned(&mut self, layout: u16) {
+        if let Some(n) = self.in_flight.get_mut(&layout) {
+            *n -= 1;
+        }
+    }
+
+    /// Tells the channels what to acknowledge.
+    pub fn tell(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.sort_unstable();
+        touched.dedup();
+        touched.retain(|id| {
+            let Some(c) = self.channels.get_mut(id).filter(|c| !c.closing) else { return false };
+            let mut settle = std::mem::take(&mut c.unsent);
+            c.ledger.due(&mut settle);
+            if settle.is_empty() {
+                return false;
+            }
+            match c.commands.try_send(Command::Settle(settle)) {
+                Err(TrySendError::Full(Command::Settle(settle))) => {
+                    c.unsent = settle;
+                    true
+                }
+                _ => false,
+            }
+        });
+        self.touched = touched;
+    }
+
+    /// Seals what is old enough, what nothing more can come to, and what memory cannot hold.
+    pub fn tick(&mut self, now: Micros) {
+        let old: Vec<(Partition, bool, Rolled)> = self
+            .lanes
+            .all
+            .iter()
+            .flat_map(|(p, lane)| {
+                let age = self.limits(p.layout).age;
+                let fresh = lane.fresh.as_ref().filter(|o| now - o.since >= micros(age));
+                let soon = micros(age.min(REDELIVERED_AGE));
+                let flagged = lane.flagged.as_ref().filter(|o| now - o.since >= soon);
+                let fresh = fresh.map(|_| (p.clone(), false, Rolled::Age));
+                fresh.into_iter().chain(flagged.map(|_| (p.clone(), true, Rolled::Redelivered)))
+            })
+            .collect();
+        for (partition, flagged, rolled) in old {
+            self.seal(&partition, flagged, rolled);
+        }
+        self.seal_starved();
+        self.hold(now);
+    }
+
+    /// When every prefetched delivery sits in an open batch, nothing more can come.
+    fn seal_starved(&mut self) {
+        for (index, consumer) in self.settings.clone().consumers.iter().enumerate() {
+            let mut channels = self.channels.values().filter(|c| c.consumer == index && !c.ended).peekable();
+            let starved = channels.peek().is_some() && channels.all(|c| c.ledger.unspent() >= c.prefetch);
+            let busy = |l: &u16| self.in_flight.get(l).is_some_and(|n| *n > 0);
+            if starved && !consumer.layouts.iter().any(busy) && !busy(&self.layouts.quarantine()) {
+                let layouts: Vec<u16> =
+                    consumer.layouts.iter().copied().chain([self.layouts.quarantine()]).collect();
+                self.seal_where(Rolled::Prefetch, |p| layouts.contains(&p.layout));
+            }
+        }
+    }
+
+    /// Closes every open batch.
+    pub fn seal_all(&mut self, rolled: Rolled) {
+        self.seal_where(rolled, |_| true);
+    }
+
+    fn seal_where(&mut self, rolled: Rolled, wanted: impl Fn(&Partition) -> bool) {
+        let open = self.lanes.all.iter().filter(|(p, _)| wanted(p));
+        let open: Vec<(Partition, bool)> = open
+            .flat_map(|(p, lane)| {
+                let fresh = lane.fresh.is_some().then(|| (p.clone(), false));
+                fresh.into_iter().chain(lane.flagged.is_some().then(|| (p.clone(), true)))
+            })
+            .collect();
+        for (partition, flagged) in open {
+            self.seal(&partition, flagged, if flagged { Rolled::Redelivered } else { rolled });
+        }
+    }
+
+    /// Under pressure, seals the largest open batch, as long as not too much is landing already.
+    pub fn relieve(&mut self) {
+        let limit = self.budget.limit();
+        while self.budget.used() > limit / PRESSURE.1 * PRESSURE.0 && self.landing_bytes < limit / PRESSURE.1
+        {
+            let open = self.lanes.all.iter().flat_map(|(p, lane)| {
+                let size = |o: &super::lanes::Open| o.held();
+                let fresh = lane.fresh.as_ref().map(|o| (size(o), p, false));
+                fresh.into_iter().chain(lane.flagged.as_ref().map(|o| (size(o), p, true)))
+            });
+            let Some((_, partition, flagged)) = open.max_by_key(|(size, ..)| *size) else { return };
+            let partition = partition.clone();
+            self.seal(&partition, flagged, if flagged { Rolled::Redelivered } else { Rolled::Memory });
+        }
+    }
+
+    /// Gives up channels whose oldest receipt has been kept for too long (rule 8).
+    fn hold(&mut self, now: Micros) {
+        let hold = micros(self.settings.hold);
+        for c in self.channels.values_mut().filter(|c| !c.closing) {
+            if c.ledger.oldest().is_some_and(|since| now - since > hold) {
+                tracing::warn!(
+                    consumer = %self.settings.consumers[c.consumer].name,
+                    unacked = c.ledger.unspent(),
+                    "receipts are older than limits.hold: giving them back"
+                );
+                c.closing = true;
+                send(c, Command::Close(Close::Hold));
+            }
+        }
+    }
+
+    /// Sends every channel a command.
+    pub fn command_all(&mut self, command: &Command) {
+        for c in self.channels.values_mut() {
+            c.closing |= matches!(command, Command::Close(_));
+            send(c, command.clone());
+        }
+    }
+
+    /// Another writer closed this one: everything is given back, and a new writer begins.
+    pub fn start_anew(&mut self, writer: String) {
+        self.writer = writer;
+        self.fenced = false;
+        self.lanes = Lanes::default();
+        self.ready.clear();
+        self.landing_bytes = 0;
+        self.blobs.clear();
+        self.identities = self.layouts.all().iter().map(|_| Identities::default()).collect();
+    }
+
+    /// Deliveries that are neither acknowledged nor given back.
+    pub fn unacked(&self) -> usize {
+        self.channels.values().map(|c| c.ledger.unspent()).sum()
+    }
+
+    /// When the oldest of them was received, and by which consumer.
+    pub fn oldest_unacked(&self) -> Option<(Micros, usize)> {
+        self.channels.values().filter_map(|c| Some((c.ledger.oldest()?, c.consumer))).min()
+    }
+
+    /// True if nothing is open, waiting or in flight.
+    pub fn is_idle(&self) -> bool {
+        self.blobs.is_empty()
+            && self.in_flight.values().all(|n| *n == 0)
+            && self.lanes.all.values().all(super::lanes::Lane::is_idle)
+    }
+
+    /// True if every channel has said that nothing more will come.
+    pub fn all_ended(&self) -> bool {
+        self.channels.values().all(|c| c.ended)
+    }
+
+    /// Open channels.
+    pub fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Batches that take rows.
+    pub fn open_batches(&self) -> usize {
+        let open = |l: &super::lanes::Lane| usize::from(l.fresh.is_some()) + usize::from(l.flagged.is_some());
+        self.lanes.all.values().map(open).sum()
+    }
+}
+
+/// How small rows become when they are encoded, before it was seen.
+const FIRST_RATIO: f64 = 0.35;
+
+/// Redelivered rows wait no longer than this for others.
+const REDELIVERED_AGE: std::time::Duration = std::time::Duration::from_secs(1);
+
+fn send(channel: &Channel, command: Command) {
+    // Full: the source is not reading, and will find its channel closed. Gone: likewise.
+    if channel.commands.try_send(command).is_err() {
+        tracing::debug!(channel = channel.ledger.channel(), "a channel takes no commands any more");
+    }
+}
+
+fn report(counts: &Counts, consumer: Option<&str>) {
+    super::meters::decoded(counts, consumer.unwrap_or("closed"));
+}

@@ -1,0 +1,254 @@
+//! Writers: one run of one process, as the store knows it (rule 1 of the delivery protocol).
+//!
+//! A registration is put before anything is consumed, refreshed while the process lives, and removed when every put's
+//! outcome is known. Registrations are the only objects that are overwritten or deleted.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::clock::{Clock, Micros};
+use crate::error::{Error, Kind, Result};
+use crate::event::time::format_micros;
+use crate::store::Store;
+
+/// Folder of registrations, below the root.
+pub const FOLDER: &str = "_lakehead/writers";
+
+/// How often a registration is refreshed.
+pub const REFRESH: Duration = Duration::from_secs(50);
+
+/// A writer that finds more than this gone since its last refresh re-reads its registration before any put.
+const STALE: Duration = Duration::from_secs(60);
+
+/// Another writer that has not refreshed while we did so many times is closed.
+const MISSED: usize = 10;
+
+/// A registration not refreshed for so long may be removed.
+const FORGOTTEN: Duration = Duration::from_secs(30 * 86_400);
+
+/// What a registration says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// The writer.
+    pub writer: String,
+    /// The host's name.
+    pub host: String,
+    /// When it started, ISO 8601.
+    pub started: String,
+    /// The program's version.
+    pub version: String,
+    /// The datasets that it may write: only their partitions need its fences.
+    pub datasets: Vec<String>,
+}
+
+/// Another writer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Other {
+    /// Its name.
+    pub writer: String,
+    /// True if it has been silent for so long that it may be closed.
+    pub silent: bool,
+}
+
+#[derive(Debug)]
+struct Refreshes {
+    last: Instant,
+    /// The store's times of our own refreshes, oldest first.
+    store_times: VecDeque<Micros>,
+    /// What others' registrations say; they never change.
+    known: BTreeMap<String, Registration>,
+}
+
+/// This writer's registration, and its view of the others.
+#[derive(Debug)]
+pub struct Registry {
+    store: Store,
+    registration: Registration,
+    refreshes: Mutex<Refreshes>,
+}
+
+/// A name that is fit for objects: what the configuration says, made safe, and a fresh id.
+pub fn fresh_writer(name: &str, id: &str) -> String {
+    let safe: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '.' || c == '_' { c } else { '_' })
+        .take(80)
+        .collect();
+    let safe = safe.trim_start_matches(['_', '.']);
+    if safe.is_empty() { format!("w-{id}") } else { format!("{safe}-{id}") }
+}
+
+impl Registry {
+    /// Registers a writer. Nothing may be consumed before this has returned.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn register(
+        store: Store,
+        writer: String,
+        host: &str,
+        datasets: Vec<String>,
+        clock: &Clock,
+    ) -> Result<Registry> {
+        let registration = Registration {
+            writer,
+            host: host.to_owned(),
+            started: format_micros(clock.now()),
+            version: env!("CARGO_PKG_VERSION").into(),
+            datasets,
+        };
+        let refreshes =
+            Refreshes { last: Instant::now(), store_times: VecDeque::new(), known: BTreeMap::new() };
+        let registry = Registry { store, registration, refreshes: Mutex::new(refreshes) };
+        registry.refresh().await?;
+        Ok(registry)
+    }
+
+    /// This writer.
+    pub fn writer(&self) -> &str {
+        &self.registration.writer
+    }
+
+    /// Puts the registration again. Also proves that the store takes puts.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn refresh(&self) -> Result<()> {
+        let began = Instant::now();
+        let path = self.path(self.writer())?;
+        let body = serde_json::to_vec_pretty(&self.registration)
+            .map_err(|e| Error::bug("cannot write a registration").source(e))?;
+        self.store.overwrite(&path, body.into()).await?;
+        let stored_at = self.store.head(&path).await?.map(|m| m.last_modified.timestamp_micros());
+        let mut refreshes = self.lock();
+        refreshes.last = began;
+        refreshes.store_times.extend(stored_at);
+        while refreshes.store_times.len() > MISSED {
+            refreshes.store_times.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Makes sure that nobody has removed us while we slept.
+    ///
+    /// # Errors
+    /// `Failed` if the registration is gone: this writer must start anew as another. Or the store's.
+    pub async fn before_put(&self) -> Result<()> {
+        if self.lock().last.elapsed() <= STALE {
+            return Ok(());
+        }
+        if self.store.head(&self.path(self.writer())?).await?.is_none() {
+            let what = format!("the registration of writer {} is gone", self.writer());
+            return Err(Error::new(Kind::Failed, what).hint("it slept for more than 30 days; restart it"));
+        }
+        self.refresh().await
+    }
+
+    /// Removes the registration; every put under it has an outcome.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn unregister(&self) -> Result<()> {
+        self.store.delete(&self.path(self.writer())?).await
+    }
+
+    /// The other registered writers of a dataset. Must be asked *before* a partition is listed: who is not named
+    /// here has no put under way.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn others(&self, dataset: &str) -> Result<Vec<Other>> {
+        let folder = self.store.path(FOLDER)?;
+        let mut others = Vec::new();
+        for meta in self.store.list_all(&folder).await? {
+            let Some(writer) = meta.location.filename().and_then(|f| f.strip_suffix(".json")) else {
+                continue;
+            };
+            if writer == self.writer() || !self.writes(writer, dataset).await? {
+                continue;
+            }
+            let silent = self.is_silent(meta.last_modified.timestamp_micros());
+            others.push(Other { writer: writer.to_owned(), silent });
+        }
+        Ok(others)
+    }
+
+    async fn writes(&self, writer: &str, dataset: &str) -> Result<bool> {
+        if let Some(known) = self.lock().known.get(writer) {
+            return Ok(known.datasets.iter().any(|d| d == dataset));
+        }
+        let Some(body) = self.store.get(&self.path(writer)?).await? else { return Ok(false) };
+        match serde_json::from_slice::<Registration>(&body) {
+            Ok(registration) => {
+                let writes = registration.datasets.iter().any(|d| d == dataset);
+                self.lock().known.insert(writer.to_owned(), registration);
+                Ok(writes)
+            }
+            // Fencing too many is safe.
+            Err(_) => Ok(true),
+        }
+    }
+
+    fn is_silent(&self, refreshed_at: Micros) -> bool {
+        let refreshes = self.lock();
+        refreshes.store_times.len() == MISSED
+            && refreshes.store_times.front().is_some_and(|t| refreshed_at < *t)
+    }
+
+    /// Removes registrations that nobody has refreshed for 30 days by the store's own time.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn remove_forgotten(&self) -> Result<usize> {
+        let now = self.lock().store_times.back().copied();
+        let Some(now) = now else { return Ok(0) };
+        let mut removed = 0;
+        for meta in self.store.list_all(&self.store.path(FOLDER)?).await? {
+            if now - meta.last_modified.timestamp_micros() > crate::clock::micros(FORGOTTEN) {
+                self.store.delete(&meta.location).await?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    fn path(&self, writer: &str) -> Result<object_store::path::Path> {
+        self.store.path(&format!("{FOLDER}/{writer}.json"))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Refreshes> {
+        self.refreshes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writer_names_are_safe_for_paths() {
+        assert_eq!(fresh_writer("host-1/../x", "01"), "host_1_.._x-01");
+        assert_eq!(fresh_writer("_x", "01"), "x-01");
+        assert_eq!(fresh_writer("", "01"), "w-01");
+    }
+
+    #[tokio::test]
+    async fn others_are_those_who_write_the_dataset() {
+        let store = Store::memory();
+        let clock = Clock::manual(0);
+        let register = |name: &str, dataset: &str| {
+            Registry::register(store.clone(), name.into(), "h", vec![dataset.into()], &clock)
+        };
+        let a = register("a", "x").await.expect("a");
+        let b = register("b", "x").await.expect("b");
+        let _c = register("c", "y").await.expect("c");
+        let names = |o: Vec<Other>| o.into_iter().map(|o| (o.writer, o.silent)).collect::<Vec<_>>();
+        assert_eq!(names(a.others("x").await.expect("list")), [("b".to_owned(), false)]);
+        b.unregister().await.expect("gone");
+        assert_eq!(names(a.others("x").await.expect("list")), []);
+    }
+}

@@ -3,9 +3,12 @@
 pub mod catalog;
 mod catalog_file;
 pub mod event_type;
+pub mod flaw;
 pub mod format;
 pub mod json;
 mod reason;
+pub mod sample;
+mod sample_values;
 pub mod schema;
 pub mod validate;
 

@@ -159,7 +159,7 @@ impl Flaw {
     fn spoil(self, text: String) -> Vec<u8> {
         let open = |first: &str| format!("{{{first},{}", &text[1..]);
         let text = match self {
-            Flaw::CutOff => text[..text.floor_char_boundary(text.len() * 2 / 3)].to_owned(),
+            Flaw::CutOff => return text.as_bytes()[..text.len() * 2 / 3].to_vec(),
             Flaw::Empty => String::new(),
             Flaw::NotUtf8 => {
                 let mut bytes = open("\"note\":\"?\"").into_bytes();

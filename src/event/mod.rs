@@ -3,6 +3,7 @@
 pub mod catalog;
 mod catalog_file;
 pub mod event_type;
+pub mod export;
 pub mod flaw;
 pub mod format;
 pub mod json;

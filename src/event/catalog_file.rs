@@ -94,54 +94,78 @@ pub(super) struct CatalogFile {
 /// Reads `text` of the file shown as `file`, which states domain `id`. Without a `[domain]` of its own it takes
 /// `inherited`.
 pub(super) fn read(file: &str, id: &str, text: &str, inherited: Option<&DomainTable>) -> CatalogFile {
-    let mut out = CatalogFile::default();
-    let line_at = |byte: usize| text[..byte.min(text.len())].matches('\n').count() + 1;
-    let problem = |line, entry: &str, what: String, hint: &str| Problem {
-        file: file.to_owned(),
-        line,
-        entry: entry.to_owned(),
-        what,
-        hint: hint.to_owned(),
-    };
-    let mut tables: BTreeMap<Spanned<String>, toml::Value> = match toml::from_str(text) {
-        Ok(tables) => tables,
+    let mut reader = Reader { file, id, text, out: CatalogFile::default() };
+    match toml::from_str(text) {
+        Ok(tables) => reader.tables(tables, inherited),
         Err(e) => {
-            let line = line_at(e.span().map_or(0, |s| s.start));
-            out.problems.push(problem(line, "", first_line(e.message()), ""));
-            return out;
-        }
-    };
-    let own = tables.remove("domain").map(toml::Value::try_into::<DomainTable>);
-    match (own, inherited) {
-        (Some(Ok(domain)), _) => out.domain = domain,
-        (Some(Err(e)), _) => out.problems.push(problem(1, "domain", first_line(e.message()), "")),
-        (None, Some(domain)) => out.domain = domain.clone(),
-        (None, None) => {
-            let hint = "begin the file with [domain]: title, about, shape, status";
-            out.problems.push(problem(1, "", format!("no table [domain], and no known domain `{id}`"), hint));
+            let line = reader.line_at(e.span().map_or(0, |s| s.start));
+            reader.problem(line, "", first_line(e.message()), "");
         }
     }
-    let mut tables: Vec<_> = tables.into_iter().collect();
-    tables.sort_by_key(|(name, _)| name.span().start);
-    for (name, value) in tables {
-        let line = line_at(name.span().start);
-        match value.try_into::<Entry>() {
-            Ok(entry) => {
-                let mut build = Build { id: name.get_ref(), domain: &out.domain, mistakes: Vec::new() };
-                let built = build.event_type(id, entry);
-                if build.mistakes.is_empty() {
-                    out.types.push((line, built));
-                }
-                let found = build.mistakes.into_iter();
-                out.problems.extend(found.map(|(what, hint)| problem(line, name.get_ref(), what, &hint)));
+    reader.out
+}
+
+struct Reader<'a> {
+    file: &'a str,
+    id: &'a str,
+    text: &'a str,
+    out: CatalogFile,
+}
+
+impl Reader<'_> {
+    fn line_at(&self, byte: usize) -> usize {
+        let before = &self.text.as_bytes()[..byte.min(self.text.len())];
+        before.iter().filter(|b| **b == b'\n').count() + 1
+    }
+
+    fn problem(&mut self, line: usize, entry: &str, what: String, hint: &str) {
+        let (file, entry, hint) = (self.file.to_owned(), entry.to_owned(), hint.to_owned());
+        self.out.problems.push(Problem { file, line, entry, what, hint });
+    }
+
+    fn tables(
+        &mut self,
+        mut tables: BTreeMap<Spanned<String>, toml::Value>,
+        inherited: Option<&DomainTable>,
+    ) {
+        self.domain(tables.remove("domain"), inherited);
+        let mut entries: Vec<_> = tables.into_iter().collect();
+        entries.sort_by_key(|(name, _)| name.span().start);
+        for (name, value) in entries {
+            self.entry(self.line_at(name.span().start), name.get_ref(), value);
+        }
+    }
+
+    fn domain(&mut self, own: Option<toml::Value>, inherited: Option<&DomainTable>) {
+        match (own.map(toml::Value::try_into::<DomainTable>), inherited) {
+            (Some(Ok(domain)), _) => self.out.domain = domain,
+            (Some(Err(e)), _) => self.problem(1, "domain", first_line(e.message()), ""),
+            (None, Some(domain)) => self.out.domain = domain.clone(),
+            (None, None) => {
+                let what = format!("no table [domain], and no known domain `{}`", self.id);
+                self.problem(1, "", what, "begin the file with [domain]: title, about, shape, status");
             }
+        }
+    }
+
+    fn entry(&mut self, line: usize, name: &str, value: toml::Value) {
+        let entry = match value.try_into::<Entry>() {
+            Ok(entry) => entry,
             Err(e) => {
                 let hint = "an entry has name, about, roles, fields; see the built-in ones";
-                out.problems.push(problem(line, name.get_ref(), first_line(e.message()), hint));
+                return self.problem(line, name, first_line(e.message()), hint);
             }
+        };
+        let mut build = Build { id: name, domain: &self.out.domain, mistakes: Vec::new() };
+        let ty = build.event_type(self.id, entry);
+        let mistakes = build.mistakes;
+        if mistakes.is_empty() {
+            self.out.types.push((line, ty));
+        }
+        for (what, hint) in mistakes {
+            self.problem(line, name, what, &hint);
         }
     }
-    out
 }
 
 fn first_line(text: &str) -> String {

@@ -41,6 +41,13 @@ pub fn markdown_of(catalog: &Catalog, domain: &str) -> Option<String> {
     Some(out)
 }
 
+/// The section of one event type.
+pub fn markdown_type(catalog: &Catalog, ty: &EventType) -> String {
+    let mut out = String::new();
+    event(&mut out, catalog, ty);
+    out.trim_start().to_owned()
+}
+
 fn section(out: &mut String, catalog: &Catalog, domain: &Domain) {
     let types: Vec<&EventType> = catalog.iter().filter(|t| t.domain == domain.id).collect();
     line(out, &format!("## {}\n\n{}\n", domain.title, domain.about));

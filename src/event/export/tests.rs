@@ -43,4 +43,5 @@ fn markdown_tells_every_type_and_is_stable() {
     assert_eq!(text, markdown(&catalog));
     assert!(markdown_of(&catalog, "tickets").unwrap().starts_with("## Tickets\n"));
     assert_eq!(markdown_of(&catalog, "nothing"), None);
+    assert!(text.contains(&markdown_type(&catalog, catalog.get("TICKET_SPLIT").unwrap())));
 }

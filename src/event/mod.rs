@@ -1,6 +1,7 @@
 //! What a delivery says: JSON, envelope or flat, and the catalog of event types. Pure: no runtime, no network, no clock.
 
 pub mod catalog;
+mod catalog_entry;
 mod catalog_file;
 pub mod event_type;
 pub mod export;

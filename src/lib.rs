@@ -10,5 +10,6 @@ pub mod error;
 pub mod event;
 pub mod layout;
 pub mod pipeline;
+pub mod source;
 pub mod store;
 pub mod units;

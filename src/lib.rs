@@ -4,7 +4,9 @@
 
 pub mod batch;
 pub mod clock;
+pub mod config;
 pub mod error;
 pub mod event;
 pub mod layout;
+pub mod store;
 pub mod units;

@@ -95,6 +95,7 @@ pub async fn feed(
         recorded: stored_to,
         unsettled: 0,
         cancelled: false,
+        ended: false,
     };
     let ended = feed.run(commands).await;
     // Gone: the loop has ended, and with it the channel.
@@ -124,7 +125,10 @@ struct Feed<'p> {
     ends: BTreeMap<u64, u64>,
     recorded: u64,
     unsettled: usize,
+    /// The loop has asked for no more.
     cancelled: bool,
+    /// The loop knows that no more comes.
+    ended: bool,
 }
 
 fn read_next(mut reader: LineReader) -> JoinHandle<(LineReader, Result<Option<Lines>>)> {
@@ -149,10 +153,16 @@ impl Feed<'_> {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<Ended> {
         let mut decoding = FuturesOrdered::new();
         loop {
-            if self.turn.is_none() && decoding.is_empty() && self.unsettled == 0 {
-                return self.finish().await;
+            let exhausted = self.cancelled || self.turn.is_none();
+            if exhausted && decoding.is_empty() {
+                if !std::mem::replace(&mut self.ended, true) {
+                    send(self.port, Input::Ended(self.channel)).await?;
+                }
+                if self.unsettled == 0 && !self.cancelled {
+                    return self.finish().await;
+                }
             }
-            let take_more = self.turn.is_some() && !self.cancelled && decoding.len() < WIDTH;
+            let take_more = !exhausted && decoding.len() < WIDTH;
             if take_more && self.reading.is_none() && self.port.budget().has_room() {
                 self.reading = self.reader.take().map(read_next);
             }
@@ -160,12 +170,7 @@ impl Feed<'_> {
                 biased;
                 command = commands.recv() => match command {
                     Some(Command::Settle(settle)) => self.settle(settle).await?,
-                    Some(Command::Cancel) => {
-                        self.cancelled = true;
-                        if decoding.is_empty() {
-                            send(self.port, Input::Ended(self.channel)).await?;
-                        }
-                    }
+                    Some(Command::Cancel) => self.cancelled = true,
                     Some(Command::Close(_)) | None => return Ok(Ended::Stopped),
                 },
                 Some(done) = decoding.next(), if !decoding.is_empty() => {
@@ -174,9 +179,6 @@ impl Feed<'_> {
                     self.decoders.push(decoder);
                     self.meter.events.fetch_add(block.counts.deliveries, Ordering::Relaxed);
                     send(self.port, Input::Block(block)).await?;
-                    if self.cancelled && decoding.is_empty() {
-                        send(self.port, Input::Ended(self.channel)).await?;
-                    }
                 }
                 read = finished(&mut self.reading), if self.reading.is_some() && take_more => {
                     self.reading = None;
@@ -185,10 +187,7 @@ impl Feed<'_> {
                     match next? {
                         Some(lines) if lines.offset + (lines.bytes.len() as u64) <= self.stored_to => {}
                         Some(lines) => decoding.push_back(self.decode(lines)),
-                        None => {
-                            self.turn = None;
-                            send(self.port, Input::Ended(self.channel)).await?;
-                        }
+                        None => self.turn = None,
                     }
                 }
                 () = self.port.budget().room(), if take_more && self.reading.is_none() => {}

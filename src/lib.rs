@@ -3,10 +3,13 @@
 #![warn(missing_docs)]
 
 pub mod batch;
+pub mod cli;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod error;
 pub mod event;
 pub mod layout;
+pub mod ops;
 pub mod store;
 pub mod units;

@@ -4,11 +4,15 @@
 
 pub mod archive;
 pub mod batch;
+pub mod cli;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod error;
 pub mod event;
+pub mod lake;
 pub mod layout;
+pub mod ops;
 pub mod pipeline;
 pub mod source;
 pub mod store;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,10 +14,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::Semaphore;
 
 use super::setup::Setup;
-use super::signals;
+use super::{output, signals};
 use crate::batch::encode::Rolled;
+use crate::cli::{Backfill, Global};
 use crate::clock::Micros;
-use crate::cli::Backfill;
 use crate::config::Consumer;
 use crate::error::{Error, Kind, Result};
 use crate::layout::Format;
@@ -77,6 +78,24 @@ fn scope(setup: &Setup, request: &Backfill, layouts: &[u16]) -> String {
     let mut names: Vec<&str> = layouts.iter().map(|l| setup.layouts.get(*l).name.as_str()).collect();
     names.sort_unstable();
     format!("{}|{:?}|{:?}", names.join(","), request.from, request.to)
+}
+
+/// The command.
+///
+/// # Errors
+/// As [`run`]; `Failed` if anything was quarantined and that was to fail.
+pub(super) async fn command(global: &Global, args: &Backfill) -> Result<ExitCode> {
+    let setup = super::load_setup(global)?;
+    let outcome = run(&setup, args).await?;
+    if args.json {
+        output::print(&format!("{}\n", as_json(&outcome)))?;
+    } else {
+        output::print(&table(&setup, &outcome))?;
+    }
+    if args.fail_on_quarantine {
+        refuse_quarantine(&outcome.summary)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs a backfill to its end, or to the first signal.
@@ -194,7 +213,8 @@ impl Plan<'_> {
         let ended = async {
             let print = Fingerprint::of(input)?;
             let progress = print.map(|p| Progress::new(self.lake, scope, p));
-            feed(port, input, &Arc::new(rules), self.request.skip_existing, progress.as_ref(), turn, meter).await
+            feed(port, input, &Arc::new(rules), self.request.skip_existing, progress.as_ref(), turn, meter)
+                .await
         };
         (input, ended.await)
     }
@@ -234,7 +254,7 @@ async fn dry_run(rules: Rules, inputs: &[InputFile], setup: &Setup) -> Result<Ou
             Ok::<_, Error>((counts, land))
         });
         let (counts, land) = counted.await.map_err(|e| Error::bug("decoding has died").source(e))??;
-        outcome.summary.add(&counts);
+        outcome.summary.count(&counts);
         for (name, n) in land {
             *outcome.would_land.entry(name).or_default() += n;
         }
@@ -312,7 +332,8 @@ pub fn table(setup: &Setup, outcome: &Outcome) -> String {
     }
     out.push('\n');
     if !summary.quarantined.is_empty() {
-        let reasons: Vec<String> = summary.quarantined.iter().map(|(r, n)| format!("{r} {}", format_count(*n))).collect();
+        let reasons: Vec<String> =
+            summary.quarantined.iter().map(|(r, n)| format!("{r} {}", format_count(*n))).collect();
         out.push_str(&format!("quarantined {}: {}\n", format_count(summary.refused()), reasons.join(", ")));
     }
     for name in &outcome.skipped {
@@ -329,6 +350,17 @@ pub fn table(setup: &Setup, outcome: &Outcome) -> String {
         ));
     }
     out
+}
+
+fn as_json(outcome: &Outcome) -> serde_json::Value {
+    let mut value = outcome.summary.as_json();
+    value["skippedInputs"] = serde_json::json!(outcome.skipped);
+    value["storedInputs"] = serde_json::json!(outcome.stored);
+    value["stopped"] = serde_json::json!(outcome.stopped);
+    if !outcome.would_land.is_empty() {
+        value["wouldLand"] = serde_json::json!(outcome.would_land);
+    }
+    value
 }
 
 /// What `--fail-on-quarantine` makes of an outcome.

@@ -73,11 +73,14 @@ impl Setup {
         let index = |name: &String| {
             self.layouts.index(name).ok_or_else(|| {
                 let known = self.layouts.names();
-                let near = known.iter().max_by(|a, b| {
-                    strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name))
-                });
-                Error::config(format!("there is no layout `{name}`"))
-                    .hint(format!("did you mean `{}`? There are: {}", near.unwrap_or(&""), known.join(", ")))
+                let near = known
+                    .iter()
+                    .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
+                Error::config(format!("there is no layout `{name}`")).hint(format!(
+                    "did you mean `{}`? There are: {}",
+                    near.unwrap_or(&""),
+                    known.join(", ")
+                ))
             })
         };
         names.iter().map(index).collect()

@@ -74,7 +74,8 @@ pub async fn read(store: &Store, with_body: bool, mut each: impl FnMut(Entry)) -
 
 fn entries(file: Bytes, with_body: bool) -> std::result::Result<Vec<Entry>, parquet::errors::ParquetError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
-    let wanted = builder.schema().fields().iter().map(|f| f.name().clone()).filter(|n| with_body || n != "body");
+    let wanted =
+        builder.schema().fields().iter().map(|f| f.name().clone()).filter(|n| with_body || n != "body");
     let names: Vec<String> = wanted.collect();
     let mask = ProjectionMask::columns(builder.parquet_schema(), names.iter().map(String::as_str));
     let mut out = Vec::new();
@@ -102,7 +103,8 @@ fn entry(batch: &RecordBatch, row: usize) -> Entry {
         tenant_id: text("tenantId"),
         source: text("source").unwrap_or_default(),
         position: number("position"),
-        quarantined_at: column("quarantinedAt").map_or(0, |c| c.as_primitive::<TimestampMicrosecondType>().value(row)),
+        quarantined_at: column("quarantinedAt")
+            .map_or(0, |c| c.as_primitive::<TimestampMicrosecondType>().value(row)),
         body: column("body").map(|c| c.as_binary::<i32>().value(row).to_vec()).unwrap_or_default(),
     }
 }

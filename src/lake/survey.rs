@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::TryStreamExt;
 use object_store::ObjectMeta;
 use serde::Serialize;
 
+use crate::batch::encode::Footer;
 use crate::clock::Micros;
 use crate::error::Result;
 use crate::event::time::format_micros;
 use crate::layout::partition::day_of_path;
 use crate::layout::{Format, Layouts, QUARANTINE};
 use crate::pipeline::look::{Tail, read_tail};
-use crate::batch::encode::Footer;
 use crate::store::Store;
 
 /// One dataset, counted.
@@ -148,4 +148,3 @@ impl Counter {
         (self.dataset.files + self.dataset.unreadable + self.dataset.fences > 0).then_some(self.dataset)
     }
 }
-

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{environment, output};
 use crate::cli::{Check, Global};
+use crate::config::problem::in_order;
 use crate::config::{Config, Problem, Severity};
 use crate::error::{Error, Kind, Result};
 use crate::event::catalog::Catalog;
@@ -53,6 +54,7 @@ fn look(global: &Global) -> Seen {
         let fresh: Vec<_> = fresh.collect();
         problems.extend(fresh);
     }
+    in_order(&mut problems);
     Seen { config, problems, layouts, event_types: catalog.len() }
 }
 

@@ -22,6 +22,7 @@ pub mod store;
 mod testing;
 pub mod time;
 pub mod trust;
+pub mod verify;
 
 pub use blob::{BlobFields, blob_path, conflict_path, render_blob};
 pub use chain::{Ask, Chain, Identity, Outcome, Sealed, Settings, Settled, Step, Survey};
@@ -29,6 +30,7 @@ pub use digest::{Entry, Hash};
 pub use sign::{Algorithm, KeyFile, Signer};
 pub use store::Place;
 pub use trust::{Trust, keygen, rotate};
+pub use verify::{Options, Report, Verdict, verify};
 
 /// Where digests and heads lie below the prefix.
 pub const INTEGRITY: &str = "_integrity/v1";

@@ -18,7 +18,6 @@ use super::chain::{Ask, Outcome, Sealed, Survey};
 use super::digest::{Envelope, Hash, Kind, Tip};
 use super::time::{SECOND, Time};
 use super::{chain_name, integrity_folder, under};
-use crate::clock::Micros;
 use crate::error::{Error, Result};
 
 /// A store and the path below which everything lies.
@@ -259,9 +258,4 @@ pub(super) fn store_error(what: String, e: StoreError) -> Error {
     Error::unreachable(what)
         .source(e)
         .hint("check the store's url, credentials and network; `lakehead check --connect`")
-}
-
-/// A store's time in microseconds.
-pub(super) fn store_micros(at: DateTime<Utc>) -> Micros {
-    at.timestamp_micros()
 }

@@ -18,8 +18,6 @@ pub mod digest;
 pub mod merkle;
 pub mod sign;
 pub mod store;
-#[cfg(test)]
-mod testing;
 pub mod time;
 pub mod trust;
 pub mod verify;

@@ -360,7 +360,3 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     });
     written.map_err(|e| Error::config(format!("cannot write {}", path.display())).source(e))
 }
-
-#[cfg(test)]
-#[path = "trust_tests.rs"]
-mod tests;

@@ -3,6 +3,8 @@
 
 #[path = "archive/crash.rs"]
 mod crash;
+#[path = "archive/independent.rs"]
+mod independent;
 #[path = "archive/mutations.rs"]
 mod mutations;
 #[path = "archive/support.rs"]

@@ -67,10 +67,8 @@ fn rendering_keeps_raw_slices_and_key_order() {
 fn content_is_held_against_its_path() {
     let body = render_blob(&fields());
     let path = blob_path("", AT, "risk.evaluated", "e-1");
-    assert_eq!(
-        said(&path, &body),
-        Said { tenant: Some("t-1".into()), contradiction: None, other_day: false }
-    );
+    let fine = Said { tenant: Some("t-1".into()), contradiction: None, other_day: false, conflict: false };
+    assert_eq!(said(&path, &body), fine);
     assert!(said(&blob_path("", AT, "risk.evaluated", "e-2"), &body).contradiction.is_some());
     let other_day = said(&blob_path("", AT + crate::archive::time::DAY, "risk.evaluated", "e-1"), &body);
     assert!(other_day.other_day && other_day.contradiction.is_some());

@@ -15,6 +15,7 @@
 pub mod blob;
 pub mod chain;
 pub mod digest;
+pub mod export;
 pub mod merkle;
 pub mod sign;
 pub mod store;
@@ -25,6 +26,7 @@ pub mod verify;
 pub use blob::{BlobFields, blob_path, conflict_path, render_blob};
 pub use chain::{Ask, Chain, Identity, Outcome, Sealed, Settings, Settled, Step, Survey};
 pub use digest::{Entry, Hash};
+pub use export::export;
 pub use sign::{Algorithm, KeyFile, Signer};
 pub use store::Place;
 pub use trust::{Trust, keygen, rotate};

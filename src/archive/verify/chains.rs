@@ -283,8 +283,16 @@ fn check(ctx: &Ctx, chain: u32, seq: u64, name: &str, e: Envelope<'_>) -> Parsed
 struct State {
     id: String,
     chain: Chain,
-    /// Number, hash and (if it parsed) close time and end of the digest before.
-    before: Option<(u64, Hash, Option<(Time, bool)>)>,
+    before: Option<Before>,
+}
+
+/// The digest before the one at hand.
+#[derive(Clone, Copy)]
+struct Before {
+    seq: u64,
+    sha256: Hash,
+    /// If it parsed: when it was closed, and whether it was the chain's last.
+    parsed: Option<(Time, bool)>,
 }
 
 impl State {
@@ -313,7 +321,7 @@ impl State {
             Ok(parsed) => parsed,
             Err(why) => {
                 f.add(What::Unreadable, name, why);
-                self.before = Some((digest.seq, digest.sha256, None));
+                self.before = Some(Before { seq: digest.seq, sha256: digest.sha256, parsed: None });
                 self.chain.last = None;
                 return Ok(());
             }
@@ -327,7 +335,7 @@ impl State {
         if header.chain_id != self.id || header.seq != digest.seq {
             let detail = format!("is digest {} of chain {}", header.seq, header.chain_id);
             f.add(What::Replayed, name, detail);
-            self.before = Some((digest.seq, digest.sha256, None));
+            self.before = Some(Before { seq: digest.seq, sha256: digest.sha256, parsed: None });
             self.chain.last = None;
             return Ok(());
         }
@@ -345,7 +353,7 @@ impl State {
 
     /// Checks the number; true if the predecessor is at hand (or there is none to have).
     fn numbering(&self, ctx: &Ctx, digest: &Digest, f: &mut Findings) -> bool {
-        let expected = self.before.map_or(0, |(seq, ..)| seq + 1);
+        let expected = self.before.map_or(0, |b| b.seq + 1);
         if digest.seq == expected {
             return true;
         }
@@ -362,7 +370,7 @@ impl State {
     }
 
     fn link(&self, name: &str, header: &Header, f: &mut Findings) {
-        let previous = self.before.map(|(_, sha256, _)| sha256);
+        let previous = self.before.map(|b| b.sha256);
         if header.previous != previous {
             let show = |h: Option<Hash>| h.map_or("nothing".into(), |h| h.to_string());
             let detail = format!("follows {}, but {} lies before it", show(header.previous), show(previous));
@@ -371,13 +379,13 @@ impl State {
         if (header.kind == Kind::Genesis) != self.before.is_none() {
             f.add(What::BrokenChain, name, "a genesis is the first digest of a chain, and only that");
         }
-        if let Some((_, _, Some((_, true)))) = self.before {
+        if let Some((_, true)) = self.before.and_then(|b| b.parsed) {
             f.add(What::AfterEnd, name, "the digest before it was the chain's last");
         }
     }
 
     fn times(&self, name: &str, header: &Header, f: &mut Findings) {
-        let before = self.before.and_then(|(.., parsed)| parsed);
+        let before = self.before.and_then(|b| b.parsed);
         if header.until < header.since || before.is_some_and(|(until, _)| until != header.since) {
             f.add(What::BrokenChain, name, "its span does not begin where the one before it ended");
         }
@@ -407,7 +415,7 @@ impl State {
             self.chain.heartbeat = heartbeat(&header);
         }
         let end = matches!(header.kind, Kind::Farewell | Kind::Ending);
-        self.before = Some((seq, sha256, Some((header.until, end))));
+        self.before = Some(Before { seq, sha256, parsed: Some((header.until, end)) });
         self.chain.last = Some(header);
     }
 

@@ -275,7 +275,9 @@ class Archive:
 
     def claims(self):
         for header in [h for _, h in self.digests.values()]:
-            claims = [(t["chainId"], t["seq"], t["sha256"]) for t in header.get("chains", [])]
+            claims = [
+                (t["chainId"], t["seq"], t["sha256"]) for t in header.get("chains", []) + header.get("witnessed", [])
+            ]
             for ended in header.get("ended", []):
                 claims.append((ended["chainId"], ended["seq"], ended["sha256"]))
                 claims.append((ended["chainId"], ended["seq"] + 1, ended["ending"]))

@@ -5,8 +5,6 @@
 //! are functions of the message alone, so a redelivery gives the same name and the same bytes; [`RENDERING`] counts the
 //! versions of that function, and version 1 is frozen by golden vectors.
 
-use sha2::{Digest as _, Sha256};
-
 use super::digest::Hash;
 use super::time::{Time, day_folder, day_of, parse_day_folder, parse_rfc3339};
 use crate::clock::Micros;
@@ -227,13 +225,6 @@ pub(super) fn text(out: &mut String, s: &str) {
     }
     out.push_str(&s[from..]);
     out.push('"');
-}
-
-impl Hash {
-    /// The SHA-256 of `bytes`.
-    pub fn of(bytes: &[u8]) -> Hash {
-        Hash(Sha256::digest(bytes).into())
-    }
 }
 
 #[cfg(test)]

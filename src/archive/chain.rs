@@ -5,130 +5,20 @@
 //! its bytes never change, and the next digest is sealed only after it is stored; a token comes back only once a stored
 //! digest names its entry. Pure: no store, no clock; whoever drives it calls [`Chain::poll`] and does what the step says.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-
-use bytes::Bytes;
 
 use super::blob::RENDERING;
 use super::digest::{Ended, Entry, FORMAT, Gap, Hash, Header, Kind, Tip, salt, seal};
 use super::sign::Signer;
+pub use super::step::{Ask, Identity, Outcome, Sealed, Settings, Settled, Step, Survey};
 use super::time::{SECOND, Time, date, day_of};
 use super::{chain_name, head_name};
 use crate::clock::Micros;
 use crate::error::Result;
 
-/// How a chain behaves.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The audit path prefix below the store's root.
-    pub prefix: String,
-    /// The writer's name, for people.
-    pub writer: String,
-    /// A digest is closed when its oldest entry is this old (default 10 s).
-    pub digest_age: Micros,
-    /// A digest is closed when it has this many entries (default 1,000).
-    pub digest_entries: usize,
-    /// Longest silence of an idle chain (default 1 h).
-    pub heartbeat: Micros,
-}
-
-impl Settings {
-    /// The defaults, for an archive at `prefix` and a writer of that name.
-    pub fn new(prefix: impl Into<String>, writer: impl Into<String>) -> Self {
-        Settings {
-            prefix: prefix.into(),
-            writer: writer.into(),
-            digest_age: 10 * SECOND,
-            digest_entries: 1_000,
-            heartbeat: 3_600 * SECOND,
-        }
-    }
-}
-
-/// What makes a chain its own; drawn afresh for every chain.
-#[derive(Clone)]
-pub struct Identity {
-    /// The chain's id: letters, digits and `-` (a ULID).
-    pub chain_id: String,
-    /// 32 random bytes from which salts are derived. Never stored.
-    pub secret: [u8; 32],
-}
-
-/// An object ready to put. Cloning is cheap.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sealed {
-    /// Its path below the store's root.
-    pub name: String,
-    /// Its bytes.
-    pub bytes: Bytes,
-    /// Their SHA-256.
-    pub sha256: Hash,
-    /// For a head: the path of its copy, in this store and in the anchor.
-    pub copy: Option<String>,
-}
-
-/// What came of a put.
-#[derive(Debug)]
-pub enum Outcome {
-    /// It is stored, now or by an earlier try. The text warns of a copy that could not be made.
-    Stored(Option<String>),
-    /// Other bytes are stored under its name.
-    Taken,
-    /// Nobody knows; try again.
-    Failed,
-}
-
-/// What the driver does next.
-#[derive(Debug)]
-pub enum Step {
-    /// Nothing before this time, unless something else happens.
-    Wait(Micros),
-    /// Look around ([`super::store::survey`]) and call [`Chain::surveyed`]. Puts go on meanwhile.
-    Survey(Ask),
-    /// Put this ([`super::store::put`]) and call [`Chain::put_done`].
-    Put(Sealed),
-    /// Somebody else writes this chain: raise the alarm, then call [`Chain::restart`].
-    Forked,
-    /// The farewell is stored; the chain is done.
-    Finished,
-}
-
-/// What a survey needs to know.
-#[derive(Debug, Clone)]
-pub struct Ask {
-    /// The asking chain, which the survey leaves out.
-    pub chain_id: String,
-    /// Its newest stored digest, whose time in the store stands for the store's now.
-    pub seq: u64,
-    /// Tips known from before, to be read on from.
-    pub known: Vec<Tip>,
-    /// A chain is silent when its newest object is older than two of these and ten minutes.
-    pub heartbeat: Micros,
-}
-
-/// What a survey found.
-#[derive(Debug, Clone, Default)]
-pub struct Survey {
-    /// The chain that asked.
-    pub chain_id: String,
-    /// The tips of all other chains, by chain id.
-    pub tips: Vec<Tip>,
-    /// Ids of those that are neither finished nor alive.
-    pub silent: Vec<String>,
-}
-
-/// What a finished put means for the driver.
-#[derive(Debug)]
-pub struct Settled<T> {
-    /// Tokens whose entries are now named by a stored digest.
-    pub tokens: Vec<T>,
-    /// Something an operator must hear of.
-    pub alarm: Option<String>,
-}
-
 enum Purpose<T> {
-    Digest { kind: Kind, until: Micros, head_day: Option<String>, pending: Vec<Pending<T>> },
+    Digest { kind: Kind, until: Micros, head_day: Option<String>, named: Vec<Tip>, pending: Vec<Pending<T>> },
     Ending { tip: Tip },
 }
 
@@ -173,6 +63,8 @@ pub struct Chain<T> {
     silent: VecDeque<Tip>,
     ended: Vec<Ended>,
     tips: Vec<Tip>,
+    /// The number at which a stored digest of this chain last named each other chain.
+    named: HashMap<String, (u64, bool)>,
     /// True when `tips` is fresh and today's head is still to be written.
     head: bool,
     head_day: Option<String>,
@@ -199,6 +91,7 @@ impl<T> Chain<T> {
             silent: VecDeque::new(),
             ended: Vec::new(),
             tips: Vec::new(),
+            named: HashMap::new(),
             head: false,
             head_day: None,
             surveying: false,
@@ -322,11 +215,11 @@ impl<T> Chain<T> {
             }
             header.gaps.extend(self.gap.clone());
             header.ended.clone_from(&self.ended);
-            header.chains = self.head.then(|| self.tips.clone());
+            self.name_others(&mut header, take);
         }
         header.kind = if genesis {
             Kind::Genesis
-        } else if self.closing && take == self.open.len() {
+        } else if self.last(take) {
             Kind::Farewell
         } else if !header.gaps.is_empty() {
             Kind::Recovery
@@ -344,10 +237,27 @@ impl<T> Chain<T> {
             (0..).zip(entries).map(|(i, p)| p.entry.line(&salt(&self.id.secret, self.seq, i))).collect();
         let head_day = copy.is_some().then(|| date(day_of(until)));
         let kind = header.kind;
+        let named = header.chains.clone().unwrap_or_else(|| header.witnessed.clone());
         let bytes = seal(header, &lines, self.signer.as_ref())?;
         let sealed = Sealed::new(chain_name(&self.settings.prefix, &self.id.chain_id, self.seq), bytes, copy);
         let pending = self.open.drain(..take).collect();
-        Ok(Flight::new(sealed, Purpose::Digest { kind, until, head_day, pending }))
+        Ok(Flight::new(sealed, Purpose::Digest { kind, until, head_day, named, pending }))
+    }
+
+    /// Whether a digest that takes so many entries is the chain's last.
+    fn last(&self, take: usize) -> bool {
+        self.closing && take == self.open.len()
+    }
+
+    /// A head and a farewell name the tips of all others, any other digest those that moved on since: what is named
+    /// here cannot be cut off there unnoticed.
+    fn name_others(&self, header: &mut Header, take: usize) {
+        if self.head || self.last(take) {
+            header.chains = Some(self.tips.clone());
+        } else {
+            let moved = |t: &&Tip| self.named.get(&t.chain_id) != Some(&(t.seq, t.finished));
+            header.witnessed = self.tips.iter().filter(moved).cloned().collect();
+        }
     }
 
     fn header(&self, until: Micros) -> Header {
@@ -367,6 +277,7 @@ impl<T> Chain<T> {
             conflicts: 0,
             gaps: Vec::new(),
             ended: Vec::new(),
+            witnessed: Vec::new(),
             chains: None,
         }
     }
@@ -407,9 +318,10 @@ impl<T> Chain<T> {
             }
             // The chain went on, or somebody else noticed first: the next survey sees which.
             (Outcome::Taken, Purpose::Ending { .. }) => {}
-            (Outcome::Stored(alarm), Purpose::Digest { kind, until, head_day, pending }) => {
+            (Outcome::Stored(alarm), Purpose::Digest { kind, until, head_day, named, pending }) => {
                 settled.alarm = alarm;
                 settled.tokens = pending.into_iter().map(|p| p.token).collect();
+                self.named.extend(named.into_iter().map(|t| (t.chain_id, (t.seq, t.finished))));
                 self.advance(kind, flight.sealed.sha256, until, head_day);
             }
             (Outcome::Taken, Purpose::Digest { pending, .. }) => {
@@ -445,7 +357,7 @@ impl<T> Chain<T> {
         }
     }
 
-    /// Takes what a survey found, or that it failed; a failed one is tried again in a minute.
+    /// Takes what a survey found, or that it failed; a failed one is tried again in a minute. Log the survey's alarms.
     pub fn surveyed(&mut self, survey: Option<Survey>, now: Micros) {
         self.surveying = false;
         let Some(survey) = survey else {
@@ -481,6 +393,7 @@ impl<T> Chain<T> {
         self.previous = None;
         self.until = now;
         self.flight = None;
+        self.named.clear();
         self.head = false;
         self.head_day = None;
         self.surveying = false;
@@ -491,13 +404,6 @@ impl<T> Chain<T> {
 impl<T> Flight<T> {
     fn new(sealed: Sealed, purpose: Purpose<T>) -> Self {
         Flight { sealed, purpose, sent: false, tries: 0, retry_at: Micros::MIN }
-    }
-}
-
-impl Sealed {
-    fn new(name: String, bytes: Vec<u8>, copy: Option<String>) -> Self {
-        let sha256 = Hash::of(&bytes);
-        Sealed { name, bytes: bytes.into(), sha256, copy }
     }
 }
 

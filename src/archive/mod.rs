@@ -3,9 +3,9 @@
 //! | file | owns |
 //! |---|---|
 //! | `blob` | names and bytes of blobs |
-//! | `digest`, `merkle`, `time` | every byte of a digest object |
+//! | `digest`, `merkle`, `hash`, `time` | every byte of a digest object |
 //! | `sign`, `trust` | who signs, and whose signature counts |
-//! | `chain` | which digest comes next (the write side, a state machine) |
+//! | `chain`, `step` | which digest comes next (the write side, a state machine) |
 //! | `store` | puts and surveys (edge) |
 //! | `verify`, `export` | the read side (edge) |
 //!
@@ -16,8 +16,10 @@ pub mod blob;
 pub mod chain;
 pub mod digest;
 pub mod export;
+pub mod hash;
 pub mod merkle;
 pub mod sign;
+pub mod step;
 pub mod store;
 pub mod time;
 pub mod trust;

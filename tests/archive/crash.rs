@@ -17,14 +17,14 @@ use crate::support::*;
 /// Where the writer is killed.
 #[derive(Debug, Clone, Copy)]
 enum Point {
-    AfterBlob,
-    AfterDigest,
-    AfterAck,
+    Blob,
+    Digest,
+    Ack,
 }
 
 #[tokio::test]
 async fn killed_anywhere_what_was_acked_is_digested_and_all_verifies_after_the_restart() {
-    for point in [Point::AfterBlob, Point::AfterDigest, Point::AfterAck] {
+    for point in [Point::Blob, Point::Digest, Point::Ack] {
         let (place, signer) = (in_memory(), ed25519(1));
         let start = real_now() - DAY;
         let mut killed = Writer::new(&place, &signer, 1, start).with_base(start);
@@ -33,15 +33,15 @@ async fn killed_anywhere_what_was_acked_is_digested_and_all_verifies_after_the_r
         killed.pass(10 * SECOND).await;
         killed.event(2).await;
         match point {
-            Point::AfterBlob => {}
-            Point::AfterDigest => {
+            Point::Blob => {}
+            Point::Digest => {
                 killed.now += 10 * SECOND;
                 let Step::Put(sealed) = killed.chain.poll(killed.now).unwrap() else {
                     panic!("a digest is due")
                 };
                 put(&place, None, &sealed).await;
             }
-            Point::AfterAck => killed.pass(10 * SECOND).await,
+            Point::Ack => killed.pass(10 * SECOND).await,
         }
         let acked = killed.acked.clone();
         drop(killed);
@@ -106,6 +106,19 @@ async fn a_cut_tail_does_not_pass_as_a_crash() {
     let last =
         place.path(&format!("{PREFIX}/_integrity/v1/chain=chain-1/00000000000000000005.dsse.json")).unwrap();
     place.store.delete(&last).await.unwrap();
+    let report = check(&place, &options(&signer)).await;
+    assert!(
+        report.counts.contains_key(&What::Truncated),
+        "the farewell's copy is left: {}",
+        report.to_text()
+    );
+    for copy in dump(&place)
+        .await
+        .into_keys()
+        .filter(|k| k.contains("/heads/") && k.contains("-00000000000000000005"))
+    {
+        place.store.delete(&Path::from(copy)).await.unwrap();
+    }
     let report = check(&place, &options(&signer)).await;
     assert_eq!(
         (report.verdict, report.counts[&What::Silent]),
@@ -173,4 +186,48 @@ async fn silence_is_told_by_the_stores_times() {
     assert_eq!(found.silent, ["chain-1"]);
     let tips: Vec<_> = found.tips.iter().map(|t| (t.chain_id.as_str(), t.seq, t.finished)).collect();
     assert_eq!(tips, [("chain-1", 1, false), ("chain-2", 1, false), ("chain-3", 2, true)]);
+}
+
+#[tokio::test]
+async fn a_tail_cut_after_another_writer_looked_is_found_and_never_declared_a_crash() {
+    let (place, signer) = (in_memory(), ed25519(1));
+    let start = real_now() - DAY;
+    let mut stays = Writer::new(&place, &signer, 1, start).with_base(start);
+    stays.settle().await;
+    let mut leaves = Writer::new(&place, &signer, 2, start).with_base(start);
+    leaves.settle().await;
+    leaves.event(1).await;
+    leaves.farewell().await;
+    stays.pass(HOUR).await;
+    let cut = dump(&place)
+        .await
+        .into_keys()
+        .filter(|k| k.contains("chain-2") && !k.contains("-000") && !k.ends_with("0000.dsse.json"));
+    for key in cut {
+        place.store.delete(&Path::from(key)).await.unwrap();
+    }
+    stays.silent.push("chain-2".into());
+    stays.pass(HOUR).await;
+    stays.farewell().await;
+    let report = check(&place, &options(&signer)).await;
+    assert_eq!(report.verdict, Verdict::Tampered, "{}", report.to_text());
+    assert!(report.counts.contains_key(&What::Truncated), "{}", report.to_text());
+}
+
+#[tokio::test]
+async fn a_survey_raises_the_alarm_when_what_it_knew_is_gone() {
+    let (place, signer) = (in_memory(), ed25519(1));
+    let now = real_now() - DAY;
+    for n in [1, 2] {
+        Writer::new(&place, &signer, n, now).settle().await;
+    }
+    let mut me = Writer::new(&place, &signer, 3, now);
+    me.settle().await;
+    let head =
+        place.path(&format!("{PREFIX}/_integrity/v1/chain=chain-2/00000000000000000001.dsse.json")).unwrap();
+    place.store.delete(&head).await.unwrap();
+    let Step::Survey(ask) = me.chain.poll(now + HOUR).unwrap() else { panic!("a survey is due") };
+    let found = survey(&place, PREFIX, &ask).await.unwrap();
+    assert!(found.alarms[0].contains("digest 1 of chain chain-2"), "{:?}", found.alarms);
+    assert!(found.silent.is_empty() && found.tips.iter().any(|t| t.chain_id == "chain-2" && t.seq == 1));
 }

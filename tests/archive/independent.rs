@@ -87,7 +87,8 @@ async fn an_independent_program_verifies_the_same_archives() {
         assert_eq!(code, 0, "{text}");
         assert!(text.contains("26 blobs checked"), "{text}");
         let objects = dump(&archive.place).await;
-        for (n, (key, bytes)) in objects.iter().enumerate().step_by(5) {
+        for (n, (key, bytes)) in objects.iter().filter(|(k, _)| k.starts_with("root/")).enumerate().step_by(5)
+        {
             let file = archive.dir.path().join(key);
             let mut other = bytes.to_vec();
             let at = n * 31 % other.len();
@@ -95,7 +96,7 @@ async fn an_independent_program_verifies_the_same_archives() {
             std::fs::write(&file, &other).unwrap();
             assert_eq!(archive.python().unwrap().0, 1, "flipped byte {at} of {key}");
             let ours = check(&archive.place, &options(&signer)).await;
-            assert_eq!(ours.verdict, Verdict::Tampered);
+            assert_eq!(ours.verdict, Verdict::Tampered, "flipped byte {at} of {key}");
             std::fs::write(&file, bytes).unwrap();
         }
     }

@@ -136,6 +136,16 @@ fn apply(objects: &mut Objects, mutation: &Mutation) -> bool {
     *objects != before
 }
 
+/// What verification must say. Only one loss is no accusation: a farewell's copy, which a writer killed between the two
+/// puts never made; the farewell itself is there.
+fn wanted(before: &Objects, after: &Objects) -> Verdict {
+    let gone: Vec<&String> = before.keys().filter(|k| !after.contains_key(*k)).collect();
+    let farewells = ["chain-1-00000000000000000007", "chain-3-00000000000000000004"];
+    let copy = |k: &String| k.contains("/heads/") && farewells.iter().any(|f| k.contains(f));
+    let just_that = gone.len() == 1 && copy(gone[0]) && before.len() == after.len() + 1;
+    if just_that { Verdict::Incomplete } else { Verdict::Tampered }
+}
+
 struct Archive {
     runtime: tokio::runtime::Runtime,
     objects: Objects,
@@ -170,7 +180,8 @@ fn any_single_mutation_is_found() {
         let mut objects = archive.objects.clone();
         if apply(&mut objects, &mutation) {
             let report = archive.verify(&objects);
-            prop_assert_eq!(report.verdict, Verdict::Tampered, "{:?}: {}", mutation, report.to_text());
+            let wanted = wanted(&archive.objects, &objects);
+            prop_assert_eq!(report.verdict, wanted, "{:?}: {}", mutation, report.to_text());
         }
     });
 }
@@ -182,7 +193,7 @@ fn deleting_or_cutting_any_object_is_found() {
         let mut objects = archive.objects.clone();
         let bytes = objects.remove(key).unwrap();
         let report = archive.verify(&objects);
-        assert_eq!(report.verdict, Verdict::Tampered, "deleted {key}: {}", report.to_text());
+        assert_eq!(report.verdict, wanted(&archive.objects, &objects), "deleted {key}: {}", report.to_text());
         objects.insert(key.clone(), bytes.slice(..bytes.len() - 1));
         let report = archive.verify(&objects);
         assert_eq!(report.verdict, Verdict::Tampered, "cut {key}: {}", report.to_text());

@@ -435,6 +435,7 @@ fn gather(walk: &mut Walk, name: &str, sha256: Hash, header: &Header) {
         claim(walk, &e.chain_id, e.seq, e.sha256, header.until.0, name);
         claim(walk, &e.chain_id, e.seq + 1, e.ending, header.until.0, name);
     }
+    claim_tips(walk, name, &header.witnessed);
     if let Some(tips) = &header.chains {
         let head =
             HeadRef { chain_id: header.chain_id.clone(), seq: header.seq, sha256, until: header.until.0 };

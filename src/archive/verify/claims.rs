@@ -16,7 +16,7 @@ use super::super::time::{SECOND, Time, date, day_of};
 use super::super::{chain_name, head_name, integrity_folder};
 use super::Options;
 use super::chains::{HeadRef, Walk, claim, claim_tips, distrusted};
-use super::report::{Report, What};
+use super::report::{Report, Weight, What};
 use crate::error::Result;
 
 /// Checks everything that chains say about each other.
@@ -77,7 +77,9 @@ async fn copies(place: &Place, prefix: &str, walk: &mut Walk) -> Result<()> {
     for (name, head) in expected {
         // The next digest is put only after the copy, so only the newest may lack it.
         if walk.chains.iter().any(|c| c.summary.chain_id == head.chain_id && c.summary.seq == head.seq) {
-            walk.findings.add(What::Pending, name, "the head's copy is not there yet");
+            let detail =
+                "is not there; the writer may have died before it was made, the digest itself is there";
+            walk.findings.add_as(What::HeadCopy, Weight::Incomplete, name, detail);
         } else {
             walk.findings.add(What::HeadCopy, name, "is gone");
         }

@@ -69,6 +69,8 @@ pub struct Chain<T> {
     head: bool,
     head_day: Option<String>,
     surveying: bool,
+    /// True once a survey came back, so that `tips` is all there is.
+    looked: bool,
     survey_at: Micros,
 }
 
@@ -95,6 +97,7 @@ impl<T> Chain<T> {
             head: false,
             head_day: None,
             surveying: false,
+            looked: false,
             survey_at: now,
         }
     }
@@ -252,7 +255,7 @@ impl<T> Chain<T> {
     /// A head and a farewell name the tips of all others, any other digest those that moved on since: what is named
     /// here cannot be cut off there unnoticed.
     fn name_others(&self, header: &mut Header, take: usize) {
-        if self.head || self.last(take) {
+        if self.head || (self.looked && self.last(take)) {
             header.chains = Some(self.tips.clone());
         } else {
             let moved = |t: &&Tip| self.named.get(&t.chain_id) != Some(&(t.seq, t.finished));
@@ -380,6 +383,7 @@ impl<T> Chain<T> {
             self.head = self.head_day.as_deref() != Some(today.as_str());
         }
         self.tips = survey.tips;
+        self.looked = true;
     }
 
     /// Begins a new chain after a fork; what no stored digest names goes into it, behind a declared gap.
@@ -394,6 +398,8 @@ impl<T> Chain<T> {
         self.until = now;
         self.flight = None;
         self.named.clear();
+        // The tips lack the chain that was ours until now.
+        self.looked = false;
         self.head = false;
         self.head_day = None;
         self.surveying = false;

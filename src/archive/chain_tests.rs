@@ -1,5 +1,5 @@
 use super::*;
-use crate::archive::digest::Envelope;
+use crate::archive::digest::{Envelope, Header};
 use crate::archive::sign::KeyFile;
 use crate::archive::time::HOUR;
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `blob` | names and bytes of blobs |
 //! | `digest`, `merkle`, `hash`, `time` | every byte of a digest object |
-//! | `sign`, `trust` | who signs, and whose signature counts |
+//! | `sign`, `trust`, `keygen` | who signs, and whose signature counts |
 //! | `chain`, `step` | which digest comes next (the write side, a state machine) |
 //! | `store` | puts and surveys (edge) |
 //! | `verify`, `export` | the read side (edge) |
@@ -17,6 +17,7 @@ pub mod chain;
 pub mod digest;
 pub mod export;
 pub mod hash;
+pub mod keygen;
 pub mod merkle;
 pub mod sign;
 pub mod step;
@@ -29,9 +30,10 @@ pub use blob::{BlobFields, blob_path, conflict_path, render_blob};
 pub use chain::{Ask, Chain, Identity, Outcome, Sealed, Settings, Settled, Step, Survey};
 pub use digest::{Entry, Hash};
 pub use export::export;
+pub use keygen::{Keygen, keygen, rotate};
 pub use sign::{Algorithm, KeyFile, Signer};
 pub use store::Place;
-pub use trust::{Trust, keygen, rotate};
+pub use trust::Trust;
 pub use verify::{Options, Report, Verdict, verify};
 
 /// Where digests and heads lie below the prefix.

@@ -1,8 +1,8 @@
 //! Keys: signing, checking, rotation, and the files that `keygen` writes.
 
 use lakehead::archive::digest::{Signature, pae};
-use lakehead::archive::trust::{Distrust, keygen};
-use lakehead::archive::{KeyFile, Signer, Trust};
+use lakehead::archive::trust::Distrust;
+use lakehead::archive::{KeyFile, Signer, Trust, keygen};
 use lakehead::clock::Micros;
 
 use crate::support::Es256Signer;

@@ -4,7 +4,7 @@
 //! names. The invariant: every object of the archive is looked at exactly once, and a day's memory is given back before
 //! the next.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,14 +13,15 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt as _};
 
 use super::super::blob::{Said, inspect};
-use super::super::digest::{Envelope, Hash, parse_line};
+use super::super::digest::Hash;
 use super::super::store::{Place, store_error};
-use super::super::time::{Day, SECOND, Time, day_folder, parse_day_folder};
-use super::super::{chain_name, under};
+use super::super::time::{Day, day_folder, parse_day_folder};
+use super::super::under;
 use super::chains::Walk;
-use super::index::{CONFLICT, DayIndex, EXPIRED, OTHER_TENANT, PathKey, Record, path_key};
+use super::explain::{accuse, explain};
+use super::index::{CONFLICT, DayIndex, EXPIRED, OTHER_TENANT, Record, path_key};
 use super::report::{Findings, Report, What};
-use super::{Options, PENDING, Progress, local};
+use super::{Options, Progress, local};
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::event::json::Scanner;
@@ -41,10 +42,10 @@ pub struct Checked {
 /// A blob that no digest names.
 #[derive(Debug)]
 pub(super) struct Unlisted {
-    path: String,
-    sha256: Hash,
-    modified: Micros,
-    said: Said,
+    pub path: String,
+    pub sha256: Hash,
+    pub modified: Micros,
+    pub said: Said,
 }
 
 /// What one thread or task found in one day.
@@ -123,11 +124,11 @@ impl Judge {
 
 /// Everything left over from all days.
 #[derive(Default)]
-struct Rest {
-    unlisted: Vec<Unlisted>,
-    missing: Vec<Record>,
-    missing_more: u64,
-    two: Vec<Record>,
+pub(super) struct Rest {
+    pub unlisted: Vec<Unlisted>,
+    pub missing: Vec<Record>,
+    pub missing_more: u64,
+    pub two: Vec<Record>,
 }
 
 /// Most left-over blobs that are held in memory to be explained by each other.
@@ -262,7 +263,7 @@ async fn one(place: &Place, judge: &Judge, path: String, meta: ObjectMeta) -> Re
 }
 
 /// An object's bytes; `None` if it went away since it was listed.
-async fn read(place: &Place, path: &Path) -> Result<Option<bytes::Bytes>> {
+pub(super) async fn read(place: &Place, path: &Path) -> Result<Option<bytes::Bytes>> {
     match async { place.store.get(path).await?.bytes().await }.await {
         Ok(bytes) => Ok(Some(bytes)),
         Err(object_store::Error::NotFound { .. }) => Ok(None),
@@ -327,113 +328,5 @@ fn absent(day: Day, index: &DayIndex, rest: &mut Rest, f: &mut Findings) {
     }
     if expired > 0 {
         f.add(What::Expired, day_folder(day), format!("{expired} blobs past their retention are gone"));
-    }
-}
-
-/// Pairs what is missing with what is unlisted, and says what remains.
-async fn explain(
-    place: &Place,
-    prefix: &str,
-    options: &Options,
-    walk: &Walk,
-    rest: Rest,
-    f: &mut Findings,
-) -> Result<()> {
-    let wanted: Vec<Record> = rest.missing.iter().chain(&rest.two).copied().collect();
-    let paths = paths(place, prefix, walk, &wanted).await?;
-    let path = |r: &Record| {
-        let chain = walk.chains.get(r.chain as usize).map_or("?", |c| c.summary.chain_id.as_str());
-        let by = chain_name(prefix, chain, u64::from(r.seq));
-        (paths.get(&r.path).cloned().unwrap_or_else(|| "(path not read)".into()), by)
-    };
-    for r in &rest.two {
-        let (path, by) = path(r);
-        f.add(What::TwoContents, path, format!("{by} names it with another content than a digest before"));
-    }
-    let mut missing: HashMap<[u8; 32], Vec<&Record>> = HashMap::new();
-    for r in &rest.missing {
-        missing.entry(r.sha256).or_default().push(r);
-    }
-    for u in rest.unlisted {
-        let Some(r) = missing.get_mut(&u.sha256.0).and_then(Vec::pop) else {
-            accuse(u, options, walk, f);
-            continue;
-        };
-        let (listed, by) = path(r);
-        let same_name = listed.rsplit('/').next() == u.path.rsplit('/').next();
-        let what = if same_name { What::BackDated } else { What::Moved };
-        f.add(what, u.path, format!("{by} lists this content as {listed}"));
-    }
-    for r in missing.into_values().flatten() {
-        let (path, by) = path(r);
-        f.add(What::Missing, path, format!("listed by {by} with SHA-256 {}", Hash(r.sha256)));
-    }
-    for _ in 0..rest.missing_more {
-        f.add(What::Missing, prefix, "too many are missing to name this one");
-    }
-    Ok(())
-}
-
-/// Reads the paths of records back from their digests; only so many digests, findings beyond go without.
-async fn paths(
-    place: &Place,
-    prefix: &str,
-    walk: &Walk,
-    records: &[Record],
-) -> Result<HashMap<PathKey, String>> {
-    let mut wanted: BTreeMap<(u32, u32), BTreeSet<PathKey>> = BTreeMap::new();
-    for r in records {
-        if wanted.len() < Report::KEEP || wanted.contains_key(&(r.chain, r.seq)) {
-            wanted.entry((r.chain, r.seq)).or_default().insert(r.path);
-        }
-    }
-    let mut out = HashMap::new();
-    for ((chain, seq), keys) in wanted {
-        let Some(chain) = walk.chains.get(chain as usize) else { continue };
-        let name = chain_name(prefix, &chain.summary.chain_id, u64::from(seq));
-        let Some(bytes) = read(place, &place.path(&name)?).await? else { continue };
-        let Ok(envelope) = Envelope::parse(&bytes) else { continue };
-        for line in envelope.lines.iter().filter_map(|l| parse_line(l).ok()) {
-            let key = path_key(&line.path);
-            if keys.contains(&key) {
-                out.insert(key, line.path.into_owned());
-            }
-        }
-    }
-    Ok(out)
-}
-
-/// Says why a blob that no digest names is, or is not, an accusation.
-fn accuse(u: Unlisted, options: &Options, walk: &Walk, f: &mut Findings) {
-    let stored = Time(u.modified);
-    if let Some(why) = u.said.contradiction {
-        let what = if u.said.other_day { What::BackDated } else { What::Unlisted };
-        return f.add(what, u.path, format!("stored {stored}, named by no digest; {why}"));
-    }
-    if options.now - u.modified < PENDING {
-        return f.add(What::Pending, u.path, format!("stored {stored}, named by no digest yet"));
-    }
-    let began = walk.chains.iter().map(|c| c.stored.0).min();
-    if began.is_none_or(|began| u.modified < began) {
-        let detail = format!("stored {stored}, before the archive's first digest; nothing proves it");
-        return f.add(What::BeforeFirstDigest, u.path, detail);
-    }
-    // A writer names a blob some seconds after it is stored, so a dead one left some behind its last digest.
-    let died = walk.chains.iter().find(|c| {
-        let end = match c.summary.state {
-            "ended" => c.stored.1,
-            "silent" => options.now,
-            _ => return false,
-        };
-        (c.summary.until.0 - 60 * SECOND..=end).contains(&u.modified)
-    });
-    match died {
-        Some(c) => {
-            let id = &c.summary.chain_id;
-            let detail =
-                format!("stored {stored}, while chain {id} died; named once its event is delivered again");
-            f.add(What::Orphan, u.path, detail);
-        }
-        None => f.add(What::Unlisted, u.path, format!("stored {stored}, named by no digest")),
     }
 }

@@ -7,7 +7,9 @@
 mod blobs;
 mod chains;
 mod claims;
+mod explain;
 mod index;
+mod link;
 mod local;
 mod report;
 

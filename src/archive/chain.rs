@@ -160,6 +160,7 @@ impl<T> Chain<T> {
                 chain_id: self.id.chain_id.clone(),
                 seq: self.seq - 1,
                 known: self.tips.clone(),
+                key: (self.signer.algorithm(), self.signer.public_key().to_owned()),
                 heartbeat: self.settings.heartbeat,
             }));
         }

@@ -14,6 +14,9 @@ use super::trust::Trust;
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 
+/// A fresh key counts from a day ago on: it signed nothing before, and a writer's clock may be behind this one.
+const SKEW: Micros = super::time::DAY;
+
 /// What `keygen` wrote.
 #[derive(Debug)]
 pub struct Keygen {
@@ -31,7 +34,7 @@ pub struct Keygen {
 /// `Config` when one of the files is there already, or `out` cannot be written.
 pub fn keygen(out: &Path, seed: &[u8; 32], now: Micros) -> Result<Keygen> {
     let signer = KeyFile::from_seed(seed)?;
-    write_pair(out, &signer, &Trust::of(&signer, now)?)
+    write_pair(out, &signer, &Trust::of(&signer, now - SKEW)?)
 }
 
 /// As [`keygen`], for a key that follows `old` under `trust`; the new trust file holds both and the rotation.
@@ -47,7 +50,7 @@ pub fn rotate(
     until: Micros,
 ) -> Result<Keygen> {
     let signer = KeyFile::from_seed(seed)?;
-    write_pair(out, &signer, &trust.rotate(old, &signer, now, until)?)
+    write_pair(out, &signer, &trust.rotate(old, &signer, now - SKEW, until)?)
 }
 
 fn write_pair(out: &Path, signer: &KeyFile, trust: &Trust) -> Result<Keygen> {

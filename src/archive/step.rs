@@ -5,6 +5,7 @@
 use bytes::Bytes;
 
 use super::digest::{Hash, Tip};
+use super::sign::Algorithm;
 use super::time::SECOND;
 use crate::clock::Micros;
 
@@ -93,6 +94,8 @@ pub struct Ask {
     pub seq: u64,
     /// Tips known from before, to be read on from.
     pub known: Vec<Tip>,
+    /// The chain's own key: only heads that it signed are believed without reading what they name.
+    pub key: (Algorithm, Vec<u8>),
     /// A chain is silent when its newest object is older than two of these and ten minutes.
     pub heartbeat: Micros,
 }

@@ -14,9 +14,10 @@ use object_store::{
     Result as StoreResult,
 };
 
-use super::digest::{Envelope, Hash, Kind, Tip};
+use super::digest::{Envelope, Hash, Kind, PAYLOAD_TYPE, Tip};
 use super::step::{Ask, Outcome, Sealed, Survey};
 use super::time::{SECOND, Time};
+use super::trust::Trust;
 use super::{chain_name, integrity_folder, under};
 use crate::error::{Error, Result};
 
@@ -129,7 +130,8 @@ pub async fn survey(place: &Place, prefix: &str, ask: &Ask) -> Result<Survey> {
     let mut known: BTreeMap<String, Tip> =
         ask.known.iter().map(|t| (t.chain_id.clone(), t.clone())).collect();
     if known.is_empty() {
-        known = newest_head(place, prefix).await?;
+        let trust = Trust::of_key(ask.key.0, &ask.key.1, 0)?;
+        known = newest_head(place, prefix, &trust).await?;
     }
     let own = stat(place, &chain_name(prefix, &ask.chain_id, ask.seq)).await?;
     let own = own
@@ -195,15 +197,20 @@ async fn newest(place: &Place, prefix: &str, chain_id: String, known: Option<Tip
             Look { tip, stored: None, alarm: Some(alarm) }
         }));
     }
+    // Numbers in listings are not to be trusted, so sums are checked: past the last number nothing can be.
+    let there = async |low: u64, step: u64| match low.checked_add(step) {
+        Some(seq) => Ok::<_, Error>(stat(place, &at(seq)).await?.is_some()),
+        None => Ok(false),
+    };
     let mut step = 1;
-    while stat(place, &at(low + step)).await?.is_some() {
+    while there(low, step).await? {
         low += step;
         step *= 2;
     }
     // `low` is there, `low + step` is not.
     while step > 1 {
         step /= 2;
-        if stat(place, &at(low + step)).await?.is_some() {
+        if there(low, step).await? {
             low += step;
         }
     }
@@ -227,8 +234,9 @@ async fn newest(place: &Place, prefix: &str, chain_id: String, known: Option<Tip
     Ok(Some(Look { tip, stored: Some(modified), alarm: None }))
 }
 
-/// The tips that the newest heads name: where to read on from. Not checked here; a wrong one shows in verification.
-async fn newest_head(place: &Place, prefix: &str) -> Result<BTreeMap<String, Tip>> {
+/// The tips that the newest heads name: where to read on from. A head that our key did not sign is passed over, so that
+/// nobody makes us vouch for what is not there; its chains are then read from their beginning.
+async fn newest_head(place: &Place, prefix: &str, trust: &Trust) -> Result<BTreeMap<String, Tip>> {
     let folder = place.path(&format!("{}/heads", integrity_folder(prefix)))?;
     let failed = |e| store_error(format!("cannot list {folder}"), e);
     let dates = place.store.list_with_delimiter(Some(&folder)).await.map_err(failed)?;
@@ -242,6 +250,10 @@ async fn newest_head(place: &Place, prefix: &str) -> Result<BTreeMap<String, Tip
         let bytes = async { place.store.get(&head.location).await?.bytes().await }.await;
         let bytes = bytes.map_err(|e| store_error(format!("cannot read {}", head.location), e))?;
         let Ok(envelope) = Envelope::parse(&bytes) else { continue };
+        let e = &envelope;
+        if trust.check(PAYLOAD_TYPE, &e.payload, &e.signatures, e.header.until.0).is_err() {
+            continue;
+        }
         for tip in envelope.header.chains.unwrap_or_default() {
             let newer = known.get(&tip.chain_id).is_none_or(|k: &Tip| k.seq < tip.seq);
             if newer {

@@ -143,9 +143,16 @@ impl Trust {
     /// # Errors
     /// `Config` when the public key cannot be read back.
     pub fn of(signer: &dyn Signer, now: Micros) -> Result<Self> {
-        let file =
-            File { format: FORMAT.into(), keys: vec![key_of(signer, now, None)], rotations: Vec::new() };
-        Self::parse(&render(&file)?)
+        Self::of_key(signer.algorithm(), signer.public_key(), now)
+    }
+
+    /// A trust file with one public key (DER SubjectPublicKeyInfo), valid from `now` on.
+    ///
+    /// # Errors
+    /// `Config` when the public key cannot be read.
+    pub fn of_key(algorithm: Algorithm, public_key: &[u8], now: Micros) -> Result<Self> {
+        let keys = vec![key_of(algorithm, public_key, now, None)];
+        Self::parse(&render(&File { format: FORMAT.into(), keys, rotations: Vec::new() })?)
     }
 
     /// The text of the trust file.
@@ -200,7 +207,7 @@ impl Trust {
                 .hint("rotate with the key that signs now and the trust file that names it")
         })?;
         from.not_after = Some(Time(from.not_after.map_or(until, |t| t.0.min(until))));
-        let to = key_of(new, now, Some(old.key_id().to_owned()));
+        let to = key_of(new.algorithm(), new.public_key(), now, Some(old.key_id().to_owned()));
         let statement = Rotation {
             format: ROTATION_FORMAT.into(),
             from: old.key_id().into(),
@@ -273,11 +280,11 @@ fn public_key(key: &Key) -> Result<PublicKey> {
     }
 }
 
-fn key_of(signer: &dyn Signer, not_before: Micros, follows: Option<String>) -> Key {
+fn key_of(algorithm: Algorithm, public_key: &[u8], not_before: Micros, follows: Option<String>) -> Key {
     Key {
-        key_id: signer.key_id().to_owned(),
-        algorithm: signer.algorithm(),
-        public_key: BASE64.encode(signer.public_key()),
+        key_id: key_id(public_key),
+        algorithm,
+        public_key: BASE64.encode(public_key),
         not_before: Time(not_before),
         not_after: None,
         follows,

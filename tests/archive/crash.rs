@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use lakehead::archive::Place;
 use lakehead::archive::chain::Step;
+use lakehead::archive::digest::{Envelope, Hash, Tip, seal};
 use lakehead::archive::store::{put, survey};
 use lakehead::archive::time::{DAY, HOUR, SECOND};
 use lakehead::archive::verify::{Verdict, What};
@@ -230,4 +231,30 @@ async fn a_survey_raises_the_alarm_when_what_it_knew_is_gone() {
     let found = survey(&place, PREFIX, &ask).await.unwrap();
     assert!(found.alarms[0].contains("digest 1 of chain chain-2"), "{:?}", found.alarms);
     assert!(found.silent.is_empty() && found.tips.iter().any(|t| t.chain_id == "chain-2" && t.seq == 1));
+}
+
+#[tokio::test]
+async fn nobody_makes_a_writer_vouch_for_what_is_not_there() {
+    let (place, signer) = (in_memory(), ed25519(1));
+    let now = real_now() - DAY;
+    Writer::new(&place, &signer, 1, now).settle().await;
+    let mut forged = Writer::new(&in_memory(), &ed25519(66), 1, now);
+    forged.settle().await;
+    let (_, bytes) = dump(&forged.place).await.into_iter().find(|(k, _)| k.contains("/heads/")).unwrap();
+    let mut header = Envelope::parse(&bytes).unwrap().header;
+    let until = header.until;
+    let sha256 = Hash::of(b"invented");
+    header.chains =
+        Some(vec![Tip { chain_id: "chain-1".into(), seq: u64::MAX, sha256, until, finished: true }]);
+    let planted = seal(header, &[], ed25519(66).as_ref()).unwrap();
+    let at = format!("{PREFIX}/_integrity/v1/heads/date=2999-01-01/planted.dsse.json");
+    place.store.put(&place.path(&at).unwrap(), planted.into()).await.unwrap();
+    let last = format!("{PREFIX}/_integrity/v1/chain=chain-9/{:020}.dsse.json", u64::MAX);
+    place.store.put(&place.path(&last).unwrap(), "junk".into()).await.unwrap();
+    let mut me = Writer::new(&place, &signer, 2, now);
+    me.settle().await;
+    me.farewell().await;
+    let report = check(&place, &options(&signer)).await;
+    assert_eq!(report.verdict, Verdict::Tampered);
+    assert!(!report.counts.contains_key(&What::Truncated), "{}", report.to_text());
 }

@@ -103,10 +103,14 @@ impl<T> Chain<T> {
         let mut header = self.header(now.max(tip.until.0));
         header.kind = Kind::Ending;
         header.chain_id.clone_from(&tip.chain_id);
-        header.seq = tip.seq + 1;
+        header.seq = tip.seq.saturating_add(1);
         header.previous = Some(tip.sha256);
         header.since = tip.until;
         let bytes = seal(header, &[], self.signer.as_ref())?;
-        Ok(Sealed::new(chain_name(&self.settings.prefix, &tip.chain_id, tip.seq + 1), bytes, None))
+        Ok(Sealed::new(
+            chain_name(&self.settings.prefix, &tip.chain_id, tip.seq.saturating_add(1)),
+            bytes,
+            None,
+        ))
     }
 }

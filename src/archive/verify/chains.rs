@@ -285,7 +285,7 @@ pub(super) fn gather(walk: &mut Walk, name: &str, sha256: Hash, header: &Header)
     for e in &header.ended {
         walk.ended.insert(e.chain_id.clone(), e.seq);
         claim(walk, &e.chain_id, e.seq, e.sha256, header.until.0, name);
-        claim(walk, &e.chain_id, e.seq + 1, e.ending, header.until.0, name);
+        claim(walk, &e.chain_id, e.seq.saturating_add(1), e.ending, header.until.0, name);
     }
     claim_tips(walk, name, &header.witnessed);
     if let Some(tips) = &header.chains {

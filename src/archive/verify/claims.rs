@@ -24,7 +24,7 @@ use crate::error::Result;
 /// # Errors
 /// `Unreachable` when the store or the anchor does not answer.
 pub async fn check(place: &Place, prefix: &str, options: &Options, walk: &mut Walk) -> Result<()> {
-    copies(place, prefix, walk).await?;
+    copies(place, prefix, options, walk).await?;
     if let Some(anchor) = &options.anchor {
         anchored(anchor, prefix, options, walk).await?;
     }
@@ -58,7 +58,7 @@ fn heads(place: &Place, prefix: &str) -> Result<impl Stream<Item = Result<(Strin
 }
 
 /// Every head has a copy of the same bytes under `heads/`, and nothing else is there.
-async fn copies(place: &Place, prefix: &str, walk: &mut Walk) -> Result<()> {
+async fn copies(place: &Place, prefix: &str, options: &Options, walk: &mut Walk) -> Result<()> {
     let mut expected: BTreeMap<String, HeadRef> = BTreeMap::new();
     for head in &walk.heads {
         expected.insert(head_name(prefix, &date(day_of(head.until)), &head.chain_id, head.seq), head.clone());
@@ -71,7 +71,7 @@ async fn copies(place: &Place, prefix: &str, walk: &mut Walk) -> Result<()> {
             Some(_) => {
                 walk.findings.add(What::HeadCopy, name, "differs from the digest that it is a copy of")
             }
-            None => stray_head(prefix, walk, name, &bytes),
+            None => stray_head(prefix, options, walk, name, &bytes),
         }
     }
     for (name, head) in expected {
@@ -88,7 +88,7 @@ async fn copies(place: &Place, prefix: &str, walk: &mut Walk) -> Result<()> {
 }
 
 /// A copy whose digest is gone still says what was there.
-fn stray_head(prefix: &str, walk: &mut Walk, name: String, bytes: &[u8]) {
+fn stray_head(prefix: &str, options: &Options, walk: &mut Walk, name: String, bytes: &[u8]) {
     let Ok(e) = Envelope::parse(bytes) else {
         return walk.findings.add(What::Unreadable, name, "not a head");
     };
@@ -96,6 +96,10 @@ fn stray_head(prefix: &str, walk: &mut Walk, name: String, bytes: &[u8]) {
     if head_name(prefix, &date(day_of(h.until.0)), &h.chain_id, h.seq) != name || h.chains.is_none() {
         let detail = format!("is digest {} of chain {}", h.seq, h.chain_id);
         return walk.findings.add(What::Replayed, name, detail);
+    }
+    let trust = options.trust.as_ref();
+    if let Some(Err(why)) = trust.map(|t| t.check(PAYLOAD_TYPE, &e.payload, &e.signatures, h.until.0)) {
+        return distrusted(&mut walk.findings, &name, why, h.until);
     }
     claim(walk, &h.chain_id, h.seq, Hash::of(bytes), h.until.0, &name);
     claim_tips(walk, &name, h.chains.as_deref().unwrap_or_default());
@@ -194,7 +198,7 @@ fn ends(prefix: &str, options: &Options, walk: &mut Walk) {
         let (id, seq) = (chain.summary.chain_id.clone(), chain.summary.seq);
         let name = chain_name(prefix, &id, seq);
         let kind = chain.last.as_ref().map(|h| h.kind);
-        let quiet = 2 * chain.heartbeat + 600 * SECOND;
+        let quiet = chain.heartbeat.saturating_mul(2).saturating_add(600 * SECOND);
         chain.summary.state = match kind {
             Some(Kind::Farewell) => "farewell",
             Some(Kind::Ending) => {

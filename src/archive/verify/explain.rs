@@ -96,7 +96,7 @@ pub(super) fn accuse(u: Unlisted, options: &Options, walk: &Walk, f: &mut Findin
         let what = if u.said.other_day { What::BackDated } else { What::Unlisted };
         return f.add(what, u.path, format!("stored {stored}, named by no digest; {why}"));
     }
-    if options.now - u.modified < PENDING {
+    if options.now.saturating_sub(u.modified) < PENDING {
         return f.add(What::Pending, u.path, format!("stored {stored}, named by no digest yet"));
     }
     let began = walk.chains.iter().map(|c| c.stored.0).min();
@@ -111,7 +111,7 @@ pub(super) fn accuse(u: Unlisted, options: &Options, walk: &Walk, f: &mut Findin
             "silent" => options.now,
             _ => return false,
         };
-        (c.summary.until.0 - 60 * SECOND..=end).contains(&u.modified)
+        (c.summary.until.0.saturating_sub(60 * SECOND)..=end).contains(&u.modified)
     });
     match died {
         Some(c) => {

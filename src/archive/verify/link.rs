@@ -90,7 +90,7 @@ impl State {
 
     /// Checks the number; true if the predecessor is at hand (or there is none to have).
     fn numbering(&self, ctx: &Ctx, digest: &Digest, f: &mut Findings) -> bool {
-        let expected = self.before.map_or(0, |b| b.seq + 1);
+        let expected = self.before.map_or(0, |b| b.seq.saturating_add(1));
         if digest.seq == expected {
             return true;
         }
@@ -131,7 +131,7 @@ impl State {
         for gap in &header.gaps {
             f.add(What::DeclaredGap, name, format!("{} to {}: {}", gap.from, gap.to, gap.reason));
         }
-        if header.kind != Kind::Ending && header.until.0 - header.since.0 > quiet && !declared {
+        if header.kind != Kind::Ending && header.until.0.saturating_sub(header.since.0) > quiet && !declared {
             f.add(
                 What::UndeclaredGap,
                 name,

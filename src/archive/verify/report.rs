@@ -277,7 +277,7 @@ impl Report {
             writeln!(t, "key         {} ({} digests)", k.key_id, k.digests)?;
         }
         for c in &self.chains {
-            let (id, n, e) = (&c.chain_id, c.seq + 1, c.entries);
+            let (id, n, e) = (&c.chain_id, c.seq.saturating_add(1), c.entries);
             writeln!(
                 t,
                 "chain       {id} by {}: {n} digests, {e} entries, {} to {}, {}",

@@ -7,6 +7,8 @@ mod crash;
 mod independent;
 #[path = "archive/mutations.rs"]
 mod mutations;
+#[path = "archive/names.rs"]
+mod names;
 #[path = "archive/scale.rs"]
 mod scale;
 #[path = "archive/support.rs"]

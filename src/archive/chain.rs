@@ -3,7 +3,17 @@
 //! Owns which digest comes next, what it holds, and which receipts its storing frees. Does not own the puts (`store`), the
 //! blobs (they are stored before [`Chain::add`]) or the acknowledging. The invariants: one put is in flight at a time,
 //! its bytes never change, and the next digest is sealed only after it is stored; a token comes back only once a stored
-//! digest names its entry. Pure: no store, no clock; whoever drives it calls [`Chain::poll`] and does what the step says.
+//! digest names its entry. Pure: no store, no clock; whoever drives it calls [`Chain::poll`] and does what the step says:
+//!
+//! ```text
+//! blob stored (store::create)          -> chain.add(entry, receipt, now)
+//! poll -> Step::Put(sealed)            -> spawn store::put(place, anchor, &sealed); its Outcome -> chain.put_done
+//!                                         -> settle the tokens that come back, log the alarm
+//! poll -> Step::Survey(ask)            -> spawn store::survey(place, prefix, &ask); its result -> chain.surveyed
+//! poll -> Step::Wait(until)            -> poll again then, or after the next call of the chain
+//! poll -> Step::Forked                 -> log loudly; chain.restart(fresh identity, now)
+//! stopping                             -> chain.farewell(), and on until Step::Finished
+//! ```
 
 mod sealing;
 
@@ -136,7 +146,7 @@ impl<T> Chain<T> {
 
     /// Closes the open digest at the next poll, whatever its age.
     pub fn flush(&mut self) {
-        self.flush = true;
+        self.flush = !self.open.is_empty();
     }
 
     /// Ends the chain: what is open is digested, then a farewell. No entry may be added afterwards.

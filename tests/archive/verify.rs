@@ -96,6 +96,7 @@ async fn keys_that_are_unknown_or_expired_are_named() {
     let unknown = check(&place, &options(&es256(9))).await;
     assert_eq!(unknown.verdict, Verdict::Tampered);
     assert!(unknown.counts.contains_key(&What::UnknownKey));
+    assert_eq!((unknown.newest_head, unknown.keys.len()), (None, 0));
     let mut late = options(&signer);
     late.trust = Some(Arc::new(Trust::of(signer.as_ref(), start + DAY).unwrap()));
     assert!(check(&place, &late).await.counts.contains_key(&What::ExpiredKey));

@@ -281,7 +281,7 @@ fn check(ctx: &Ctx, chain: u32, seq: u64, name: &str, e: Envelope<'_>) -> Parsed
 }
 
 /// Notes what a header says about other digests.
-pub(super) fn gather(walk: &mut Walk, name: &str, sha256: Hash, header: &Header) {
+pub(super) fn gather(walk: &mut Walk, name: &str, sha256: Hash, header: &Header, trusted: bool) {
     for e in &header.ended {
         walk.ended.insert(e.chain_id.clone(), e.seq);
         claim(walk, &e.chain_id, e.seq, e.sha256, header.until.0, name);
@@ -291,7 +291,8 @@ pub(super) fn gather(walk: &mut Walk, name: &str, sha256: Hash, header: &Header)
     if let Some(tips) = &header.chains {
         let head =
             HeadRef { chain_id: header.chain_id.clone(), seq: header.seq, sha256, until: header.until.0 };
-        if walk.newest_head.as_ref().is_none_or(|h| h.until <= head.until) {
+        // Nobody is told to pin what no trusted key signed.
+        if trusted && walk.newest_head.as_ref().is_none_or(|h| h.until <= head.until) {
             walk.newest_head = Some(head.clone());
         }
         walk.heads.push(head);

@@ -65,6 +65,7 @@ impl State {
         };
         let Parsed { header, distrust, signers, records, findings } = parsed;
         f.merge(findings);
+        let trusted = distrust.is_none();
         match distrust {
             None => signers.into_iter().for_each(|k| *walk.keys.entry(k).or_default() += 1),
             Some(distrust) => distrusted(f, &name, distrust, header.until),
@@ -80,7 +81,7 @@ impl State {
             self.link(&name, &header, f);
         }
         self.times(&name, &header, f);
-        gather(walk, &name, digest.sha256, &header);
+        gather(walk, &name, digest.sha256, &header, trusted);
         for (day, record) in records {
             walk.index.push(day, record)?;
         }

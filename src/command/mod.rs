@@ -1,5 +1,6 @@
 //! What the commands do: one file each. Owns the way from a parsed command line to an exit code.
 
+mod audit;
 pub mod backfill;
 mod check;
 pub mod output;
@@ -35,6 +36,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Check(args) if !args.connect => check::run(global, &args),
         Command::Backfill(args) => block_on(backfill::command(global, &args)),
+        Command::Audit(args) => block_on(audit::command(global, &args)),
         Command::Status(args) => block_on(status::command(global, &args)),
         // The one place where further commands are entered, each with a file of its own beside this one.
         other => Err(Error::config(format!("this build cannot do this yet: {other:?}"))

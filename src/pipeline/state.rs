@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::error::TrySendError;
 
+use super::attest::Token;
 use super::budget::{Budget, Charge};
 use super::delivery::{BlobDraft, Block, Counts, RowHead};
 use super::land::{End, Landed, Landing};
@@ -358,11 +359,12 @@ impl State {
     }
 
     /// A blob is stored, and listed where that is asked for.
-    pub fn blob_stored(&mut self, layout: u16, identity: u128, bytes: usize) {
+    pub fn blob_stored(&mut self, token: Token) {
+        let Token { layout, identity, bytes, time } = token;
         if let Some(n) = self.in_flight.get_mut(&layout) {
             *n -= 1;
         }
-        self.summary.blob(&self.layouts.get(layout).name, bytes);
+        self.summary.blob(&self.layouts.get(layout).name, bytes, time);
         let mut receipts = Vec::new();
         self.identities[usize::from(layout)].store(identity, |r| receipts.push(r));
         receipts.into_iter().for_each(|r| self.settle(r));

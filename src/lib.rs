@@ -4,11 +4,14 @@
 
 pub mod archive;
 pub mod batch;
+pub mod cli;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod error;
 pub mod event;
 pub mod layout;
 pub mod pipeline;
+pub mod ops;
 pub mod store;
 pub mod units;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::problem::{Problem, nearest, refuse};
+use super::problem::{Problem, in_order, nearest, refuse};
 use super::{Config, Consumer, ROLL};
 use crate::error::Result;
 use crate::layout::pattern::{Pattern, topic_matches};
@@ -36,7 +36,7 @@ impl Config {
         for consumer in &self.consumers {
             found.consumer(consumer);
         }
-        found.problems.sort_by_key(|p| p.severity);
+        in_order(&mut found.problems);
         found.problems
     }
 

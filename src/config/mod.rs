@@ -241,6 +241,7 @@ impl Config {
         let text = text.as_ref().map(|(path, text)| (*path, text.as_str()));
         let (config, more) = sections::read(text, env);
         problems.extend(more);
+        problem::in_order(&mut problems);
         (config, problems)
     }
 }

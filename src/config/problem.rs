@@ -68,6 +68,15 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Errors first, and each kind in the order of the file.
+pub(crate) fn in_order(problems: &mut [Problem]) {
+    problems.sort_by_cached_key(|p| {
+        let place = p.place.clone().unwrap_or_default();
+        let (file, line) = place.rsplit_once(':').unwrap_or((&place, ""));
+        (p.severity, file.to_owned(), line.parse().unwrap_or(0_u64))
+    });
+}
+
 /// An error that tells all mistakes, if there are any.
 ///
 /// # Errors

@@ -1,0 +1,140 @@
+//! `check`: everything that is wrong with configuration, layouts and catalog, told at once.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::{environment, output};
+use crate::cli::{Check, Global};
+use crate::config::problem::in_order;
+use crate::config::{Config, Problem, Severity};
+use crate::error::{Error, Kind, Result};
+use crate::event::catalog::Catalog;
+use crate::layout::Layouts;
+
+/// What a check saw.
+struct Seen {
+    config: Config,
+    problems: Vec<Problem>,
+    layouts: Option<Layouts>,
+    event_types: usize,
+}
+
+/// Checks without asking a broker or a store.
+pub(super) fn run(global: &Global, args: &Check) -> Result<ExitCode> {
+    let seen = look(global);
+    let errors = seen.problems.iter().filter(|p| p.severity == Severity::Error).count();
+    output::print(&if args.json { as_json(&seen, errors) } else { as_text(&seen, errors) })?;
+    if errors == 0 { Ok(ExitCode::SUCCESS) } else { Ok(ExitCode::from(Kind::Config.exit_code())) }
+}
+
+fn look(global: &Global) -> Seen {
+    let (config, mut problems) = Config::read(global.config.as_deref(), environment());
+    let dir = config.layouts.dir.as_deref().filter(|dir| dir.is_dir());
+    let mut catalog = Catalog::builtin();
+    if let Some(dir) = dir {
+        match catalog.with_overlay(dir) {
+            Ok((overlaid, _)) => catalog = overlaid,
+            Err(e) => {
+                problems.extend(lines(&e));
+                catalog = Catalog::builtin();
+            }
+        }
+    }
+    let layouts = match Layouts::load(&catalog, dir, &config.layouts.redact) {
+        Ok(layouts) => Some(layouts),
+        Err(e) => {
+            // Without layouts nothing can be said of what names them.
+            problems.extend(lines(&e));
+            None
+        }
+    };
+    if let Some(layouts) = &layouts {
+        let fresh = config.problems(layouts).into_iter().filter(|p| !problems.iter().any(|q| q.key == p.key));
+        let fresh: Vec<_> = fresh.collect();
+        problems.extend(fresh);
+    }
+    in_order(&mut problems);
+    Seen { config, problems, layouts, event_types: catalog.len() }
+}
+
+/// The lines of an error that tells several mistakes, each of them a problem.
+fn lines(e: &Error) -> Vec<Problem> {
+    let text = e.to_string();
+    let hint = e.way_out().map(str::to_owned);
+    let problem = |line: &str| Problem { hint: hint.clone(), ..Problem::error(None, "", line.trim_end()) };
+    text.lines().filter(|line| !line.trim().is_empty()).map(problem).collect()
+}
+
+fn as_text(seen: &Seen, errors: usize) -> String {
+    let mut text = String::new();
+    for problem in &seen.problems {
+        text.push_str(&format!("{}: {problem}\n", problem.severity));
+        if let Some(hint) = &problem.hint {
+            text.push_str(&format!("  hint: {hint}\n"));
+        }
+    }
+    if !seen.problems.is_empty() {
+        text.push('\n');
+    }
+    let warnings = seen.problems.len() - errors;
+    if errors == 0 {
+        text.push_str(&summary(seen));
+    }
+    text.push_str(&match (errors, warnings) {
+        (0, 0) => "no mistakes\n".to_owned(),
+        (0, _) => format!("no mistakes, {}\n", counted(warnings, "warning")),
+        (_, 0) => format!("{}\n", counted(errors, "mistake")),
+        _ => format!("{}, {}\n", counted(errors, "mistake"), counted(warnings, "warning")),
+    });
+    text
+}
+
+fn summary(seen: &Seen) -> String {
+    let config = &seen.config;
+    let file = config.file.as_ref().map_or("none: defaults".into(), |f| f.display().to_string());
+    let mut text = format!("config      {file}\nbroker      {}\n", config.rabbitmq.url);
+    text.push_str(&format!("data lake   {}\n", config.data_lake.location.url));
+    if let Some(archive) = &config.archive.location {
+        text.push_str(&format!("archive     {}\n", archive.url));
+    }
+    for consumer in &config.consumers {
+        let layouts = consumer.layouts.join(", ");
+        text.push_str(&format!("consumer    {}: {} -> {layouts}\n", consumer.name, consumer.queue));
+    }
+    if let Some(layouts) = &seen.layouts {
+        text.push_str(&format!("layouts     {}\n", layouts.names().join(", ")));
+        if !layouts.overlaid.is_empty() {
+            text.push_str(&format!("overlaid    {}\n", layouts.overlaid.join(", ")));
+        }
+    }
+    text.push_str(&format!("catalog     {} event types\n\n", seen.event_types));
+    text
+}
+
+fn counted(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
+fn as_json(seen: &Seen, errors: usize) -> String {
+    let problem = |p: &Problem| {
+        json!({
+            "severity": p.severity.to_string(),
+            "place": p.place,
+            "key": p.key,
+            "what": p.what,
+            "hint": p.hint,
+        })
+    };
+    let report = json!({
+        "ok": errors == 0,
+        "config": seen.config.file,
+        "problems": seen.problems.iter().map(problem).collect::<Vec<_>>(),
+        "consumers": seen.config.consumers.iter().map(|c| json!({
+            "name": c.name, "queue": c.queue, "bindings": c.bindings, "layouts": c.layouts,
+        })).collect::<Vec<_>>(),
+        "layouts": seen.layouts.as_ref().map(Layouts::names),
+        "eventTypes": seen.event_types,
+    });
+    format!("{report:#}\n")
+}

@@ -1,0 +1,64 @@
+//! Log lines on stderr. Owns their form and what is left out; messages are lower case, values are fields.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt;
+
+use crate::error::{Error, Result};
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// For people; coloured on a terminal only, and never with `NO_COLOR`.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts logging. `filter` wins over `LAKEHEAD_LOG`, that over `RUST_LOG`; without any of them: `info`.
+///
+/// Only the first call in a process has an effect.
+///
+/// # Errors
+/// A filter that cannot be read.
+pub fn init(filter: Option<&str>, form: Form) -> Result<()> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+    let (origin, text) = [
+        ("--log-level", filter.map(str::to_owned)),
+        ("LAKEHEAD_LOG", variable("LAKEHEAD_LOG")),
+        ("RUST_LOG", variable("RUST_LOG")),
+    ]
+    .into_iter()
+    .find_map(|(origin, text)| Some((origin, text?)))
+    .unwrap_or(("", "info".into()));
+    let filter = EnvFilter::try_new(quieted(&text)).map_err(|e| {
+        Error::config(format!("{origin}: cannot read the filter {text:?}"))
+            .source(e)
+            .hint("error, warn, info, debug, trace, or for example `info,lakehead=debug`")
+    })?;
+    let colour = std::io::stderr().is_terminal() && variable("NO_COLOR").is_none();
+    // A stderr that nobody reads any more must not end the program.
+    let lines = fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .with_target(false)
+        .log_internal_errors(false);
+    // The second call in a process, as tests make it, keeps the first one's subscriber.
+    let _ = match form {
+        Form::Text => lines.try_init(),
+        Form::Json => {
+            lines.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+        }
+    };
+    Ok(())
+}
+
+/// A bare level means our own lines: of the libraries below only what is worth knowing.
+fn quieted(filter: &str) -> String {
+    if filter.contains([',', '=']) || !matches!(filter, "info" | "debug" | "trace") {
+        return filter.to_owned();
+    }
+    format!("warn,lakehead={filter}")
+}

@@ -1,0 +1,3 @@
+//! Sources: where deliveries come from. Each speaks with the loop through a [`crate::pipeline::Port`].
+
+pub mod amqp;

@@ -110,7 +110,8 @@ impl<'f> Flow<'f> {
         let channel = connection.create_channel().await.map_err(lost)?;
         // A classic queue of 4.3 forgets the flags when its node stops: what is ready may have been handed over before.
         let forgets = !feed.topology.quorum && version >= Version { major: 4, minor: 3 };
-        let backlog = if forgets { topology::ready(connection, &feed.topology.queue).await?.unwrap_or(0) } else { 0 };
+        let backlog =
+            if forgets { topology::ready(connection, &feed.topology.queue).await?.unwrap_or(0) } else { 0 };
         let (tell, commands) = mpsc::channel(usize::from(feed.prefetch) + SPARE_COMMANDS);
         let id = feed.port.channel();
         let opened = Opened {
@@ -249,7 +250,10 @@ impl<'f> Flow<'f> {
                 Some(Err(e)) => return Some(End::Lost(lost(e))),
                 None if self.cancelling => drop(self.consumers.swap_remove(from)),
                 None => {
-                    let what = format!("the broker cancelled the consumer of the queue `{}`", self.feed.topology.queue);
+                    let what = format!(
+                        "the broker cancelled the consumer of the queue `{}`",
+                        self.feed.topology.queue
+                    );
                     return Some(End::Lost(Error::unreachable(what)));
                 }
             }
@@ -296,7 +300,9 @@ impl<'f> Flow<'f> {
         let ack = |tag, multiple| fire(self.channel.basic_ack(tag, BasicAckOptions { multiple }));
         let sent = match settle {
             // To the broker, 0 means everything.
-            Settle::UpTo(0) | Settle::One(0) | Settle::Return(0) => return Some(End::Lost(Error::bug("delivery tag 0"))),
+            Settle::UpTo(0) | Settle::One(0) | Settle::Return(0) => {
+                return Some(End::Lost(Error::bug("delivery tag 0")));
+            }
             Settle::UpTo(tag) => ack(tag, true),
             Settle::One(tag) => ack(tag, false),
             // Only the end of the channel gives back what a cancelled consumer held.
@@ -310,7 +316,10 @@ impl<'f> Flow<'f> {
 
     /// Cancels every consumer; their streams end behind what the broker sent before.
     fn cancel(&mut self) -> Option<End> {
-        let cancelled = self.consumers.iter().map(|c| fire(self.channel.basic_cancel(c.tag(), BasicCancelOptions::default())));
+        let cancelled = self
+            .consumers
+            .iter()
+            .map(|c| fire(self.channel.basic_cancel(c.tag(), BasicCancelOptions::default())));
         cancelled.collect::<lapin::Result<Vec<()>>>().err().map(|e| End::Lost(lost(e)))
     }
 
@@ -396,7 +405,9 @@ fn lost(e: lapin::Error) -> Error {
 fn refused(e: lapin::Error, queue: &str) -> Error {
     let what = format!("cannot consume from the queue `{queue}`");
     match topology::code(&e) {
-        Some(403) => Error::config(what).source(e).hint("this user has no permission to read the queue, or another consumer has it for itself"),
+        Some(403) => Error::config(what)
+            .source(e)
+            .hint("this user has no permission to read the queue, or another consumer has it for itself"),
         Some(_) => Error::unreachable(what).source(e),
         None => lost(e),
     }

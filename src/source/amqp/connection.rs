@@ -86,17 +86,15 @@ impl Address {
             .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
         let runtime = lapin::runtime::default_runtime()
             .map_err(|e| Error::bug("no runtime for the broker's connection").source(e))?;
-        let connecting = Connection::connect_uri_with_config(
-            self.uri.clone(),
-            properties,
-            self.tls.clone(),
-            runtime,
-        );
+        let connecting =
+            Connection::connect_uri_with_config(self.uri.clone(), properties, self.tls.clone(), runtime);
         let connection = match tokio::time::timeout(self.timeout, connecting).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(e)) => return Err(self.refused(e)),
             Err(_) => {
-                return Err(self.unreachable().hint("is a firewall in between? rabbitmq.connect_timeout says how long to wait"));
+                return Err(self
+                    .unreachable()
+                    .hint("is a firewall in between? rabbitmq.connect_timeout says how long to wait"));
             }
         };
         tokio::spawn(report(connection.events_listener(), name.to_owned()));

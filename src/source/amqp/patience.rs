@@ -81,7 +81,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_service_never_gives_up_and_never_spins() {
         let mut patience = Patience::new(None, &Arc::new(Pulse::new("c", 1)));
-        let pauses: Vec<_> = (0..12).map_while(|_| patience.after(Error::config("no such queue")).ok()).collect();
+        let pauses: Vec<_> =
+            (0..12).map_while(|_| patience.after(Error::config("no such queue")).ok()).collect();
         assert_eq!(pauses.len(), 12);
         assert!(pauses[0] >= PAUSES.0 / 2 && pauses[11] >= PAUSES.1 / 2 && pauses[11] <= PAUSES.1);
     }

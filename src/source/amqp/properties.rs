@@ -117,7 +117,10 @@ mod tests {
         let mut headers = FieldTable::default();
         let decimals = [DecimalValue { scale: 2, value: 5 }, DecimalValue { scale: 0, value: 7 }];
         let fields = [
-            ("array", AMQPValue::FieldArray(FieldArray::from(decimals.map(AMQPValue::DecimalValue).to_vec()))),
+            (
+                "array",
+                AMQPValue::FieldArray(FieldArray::from(decimals.map(AMQPValue::DecimalValue).to_vec())),
+            ),
             ("bytes", AMQPValue::ByteArray(ByteArray::from(vec![0xff, 0]))),
             ("double", AMQPValue::Double(f64::NAN)),
             ("long", AMQPValue::LongLongInt(-5)),

@@ -43,7 +43,8 @@ impl Pulse {
 
     pub(super) fn reconnected(&self) {
         self.reconnects.fetch_add(1, Ordering::Relaxed);
-        metrics::counter!("lakehead_source_reconnects_total", "consumer" => self.consumer.clone()).increment(1);
+        metrics::counter!("lakehead_source_reconnects_total", "consumer" => self.consumer.clone())
+            .increment(1);
     }
 
     /// Counts a channel as consuming for as long as the guard lives.

@@ -90,7 +90,9 @@ impl Topology {
         let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
         let name = ShortString::from(self.exchange.as_str());
         let declared = channel.exchange_declare(name, ExchangeKind::Topic, options, FieldTable::default());
-        declared.await.map_err(|e| refused(e, &format!("cannot declare the exchange `{}`", self.exchange)))?;
+        declared
+            .await
+            .map_err(|e| refused(e, &format!("cannot declare the exchange `{}`", self.exchange)))?;
         tracing::info!(exchange = self.exchange, "exchange declared");
         Ok(())
     }
@@ -118,7 +120,9 @@ impl Topology {
                 QueueBindOptions::default(),
                 FieldTable::default(),
             );
-            bound.await.map_err(|e| refused(e, &format!("cannot bind the queue `{}` to `{key}`", self.queue)))?;
+            bound
+                .await
+                .map_err(|e| refused(e, &format!("cannot bind the queue `{}` to `{key}`", self.queue)))?;
         }
         Ok(())
     }

@@ -48,11 +48,6 @@ pub fn micros(d: Duration) -> Micros {
     i64::try_from(d.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// A fresh secret of 128 bits.
-pub fn fresh_key() -> (u64, u64) {
-    rand::random()
-}
-
 /// A fraction from 0 to 1, to spread in time what many processes would do at once.
 pub fn jitter() -> f64 {
     rand::random()

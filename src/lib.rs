@@ -10,6 +10,7 @@ pub mod command;
 pub mod config;
 pub mod error;
 pub mod event;
+pub mod lake;
 pub mod layout;
 pub mod ops;
 pub mod pipeline;

@@ -1,13 +1,24 @@
 //! What the commands do: one file each. Owns the way from a parsed command line to an exit code.
 
+pub mod backfill;
 mod check;
 pub mod output;
+pub mod run;
+pub mod setup;
+pub mod signals;
+mod status;
 
 use std::process::ExitCode;
+
+use tokio::time::Instant;
 
 use crate::cli::{Cli, Command};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::layout::row::IdentityKey;
+use crate::pipeline::land::Pause;
+use crate::store::Store;
+use setup::Setup;
 
 /// Does what the command line says.
 ///
@@ -24,22 +35,12 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
     let global = &cli.global;
     match cli.command {
         Command::Check(args) if !args.connect => check::run(global, &args),
+        Command::Backfill(args) => block_on(backfill::command(global, &args)),
+        Command::Run(args) => block_on(run::command(global, &args)),
+        Command::Status(args) => block_on(status::command(global, &args)),
         // The one place where further commands are entered, each with a file of its own beside this one.
-        other => Err(Error::config(format!("this build cannot do `{}` yet", name(&other)))
+        other => Err(Error::config(format!("this build cannot do this yet: {other:?}"))
             .hint("`lakehead check` works; the others are being built")),
-    }
-}
-
-fn name(command: &Command) -> &'static str {
-    match command {
-        Command::Run(_) => "run",
-        Command::Backfill(_) => "backfill",
-        Command::Check(_) => "check --connect",
-        Command::Status(_) => "status",
-        Command::Quarantine(_) => "quarantine",
-        Command::Audit(_) => "audit",
-        Command::Catalog(_) => "catalog",
-        Command::Publish(_) => "publish",
     }
 }
 
@@ -49,6 +50,66 @@ fn name(command: &Command) -> &'static str {
 /// All mistakes in it, together.
 pub fn load_config(global: &crate::cli::Global) -> Result<Config> {
     Config::load(global.config.as_deref(), environment())
+}
+
+/// Runs a command's future on a runtime of its own.
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|e| Error::bug("cannot start the runtime").source(e))?.block_on(work)
+}
+
+/// The configuration, with its catalog and layouts; what contradicts what is refused, and warned about.
+///
+/// # Errors
+/// All mistakes, together.
+pub fn load_setup(global: &crate::cli::Global) -> Result<Setup> {
+    let setup = Setup::new(load_config(global)?)?;
+    for problem in setup.config.validate(&setup.layouts)? {
+        tracing::warn!("{problem}");
+    }
+    Ok(setup)
+}
+
+/// A key of identities that nobody else knows.
+pub fn identity_key() -> IdentityKey {
+    IdentityKey(rand::random(), rand::random())
+}
+
+/// Waits for a store to answer, for at most `rabbitmq.connect_timeout`.
+///
+/// # Errors
+/// What the store said last.
+pub async fn probe(setup: &Setup, store: &Store) -> Result<()> {
+    let until = Instant::now() + setup.config.rabbitmq.connect_timeout;
+    let mut pause = Pause::default();
+    let folder = store.path(crate::pipeline::writer::FOLDER)?;
+    loop {
+        match store.list_all(&folder).await {
+            Ok(_) => return Ok(()),
+            Err(e) if Instant::now() >= until => return Err(e),
+            Err(e) => tracing::warn!(error = %e, "cannot reach the store; trying again"),
+        }
+        pause.wait().await;
+    }
+}
+
+/// Rows as columns: the first left, the others right.
+pub fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut out = String::new();
+    for row in rows {
+        let cells = row.iter().zip(widths).enumerate().map(|(i, (cell, width))| {
+            if i == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        out.push('\n');
+    }
+    out
 }
 
 /// The environment, without what is not text.

@@ -110,7 +110,6 @@ pub struct View {
 /// What the outside asks of the loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Control {
-    Flush(Rolled),
     Stop(Duration),
 }
 
@@ -157,10 +156,10 @@ impl Port {
         self.view.clone()
     }
 
-    /// Seals everything that is open.
+    /// Seals everything that was sent before and is still open.
     pub async fn flush(&self, rolled: Rolled) {
         // Gone: the loop has ended, and nothing is open.
-        let _ = self.control.send(Control::Flush(rolled)).await;
+        let _ = self.inputs.send(Input::Flush(rolled)).await;
     }
 
     /// Stops: nothing more is taken in; what is there lands and is acknowledged, for at most so long.
@@ -380,6 +379,7 @@ impl Loop {
                 let _ = o.commands.try_send(Command::Close(Close::Done));
             }
             Input::Opened(o) => self.state.opened(o),
+            Input::Flush(rolled) => self.state.seal_all(rolled),
             Input::Block(block) => self.state.absorb(block),
             Input::Ended(channel) => self.state.ended(channel),
             Input::Closed(channel) => self.state.closed(channel),
@@ -389,7 +389,6 @@ impl Loop {
 
     fn control(&mut self, control: Control) {
         match control {
-            Control::Flush(rolled) => self.state.seal_all(rolled),
             Control::Stop(within) => {
                 self.stopping = Some(Instant::now() + within);
                 self.state.command_all(&Command::Cancel);

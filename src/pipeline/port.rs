@@ -7,6 +7,7 @@
 use tokio::sync::mpsc;
 
 use super::delivery::Block;
+use crate::batch::encode::Rolled;
 use crate::batch::receipts::{ChannelId, Settle};
 
 /// What a source tells the loop.
@@ -16,6 +17,8 @@ pub enum Input {
     Opened(Opened),
     /// Deliveries, decoded.
     Block(Block),
+    /// Close every open batch: nothing more is to be expected for now.
+    Flush(Rolled),
     /// Nothing more will come through a channel; its receipts are good.
     Ended(ChannelId),
     /// A channel is gone, and its receipts with it.

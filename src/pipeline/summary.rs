@@ -54,7 +54,8 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub(super) fn count(&mut self, counts: &Counts) {
+    /// Adds what decoding counted.
+    pub fn count(&mut self, counts: &Counts) {
         self.deliveries += counts.deliveries;
         self.bytes += counts.bytes;
         self.skipped += counts.skipped;
@@ -88,6 +89,34 @@ impl Summary {
             self.datasets.insert(dataset.to_owned(), DatasetSummary::default());
         }
         self.datasets.get_mut(dataset).expect("it was inserted just now")
+    }
+
+    /// The summary for scripts.
+    pub fn as_json(&self) -> serde_json::Value {
+        let datasets = self.datasets.iter().map(|(name, d)| {
+            let rolled: BTreeMap<&str, u64> = d.rolled.iter().map(|(r, n)| (r.as_str(), *n)).collect();
+            let value = serde_json::json!({
+                "rows": d.rows, "files": d.files, "bytes": d.bytes, "days": d.days.len(), "rolled": rolled,
+            });
+            (name.clone(), value)
+        });
+        let quarantined: BTreeMap<&str, u64> =
+            self.quarantined.iter().map(|(r, n)| (r.as_str(), *n)).collect();
+        serde_json::json!({
+            "deliveries": self.deliveries,
+            "bytes": self.bytes,
+            "outsideSpan": self.skipped,
+            "datasets": datasets.collect::<serde_json::Map<_, _>>(),
+            "quarantined": quarantined,
+            "unknownTypes": self.unknown,
+            "violations": self.violations,
+            "repeats": self.repeats,
+            "alreadyStored": self.already_stored,
+            "givenBack": self.given_back,
+            "fencesMet": self.fences_met,
+            "conflicts": self.conflicts,
+            "unacked": self.unacked,
+        })
     }
 
     /// Everything that was refused.

@@ -1,0 +1,168 @@
+//! From the configuration to running parts, the same for every command.
+
+use std::sync::Arc;
+
+use crate::clock::{Clock, micros};
+use crate::config::{Config, Consumer, Redelivery};
+use crate::error::{Error, Result};
+use crate::event::catalog::Catalog;
+use crate::event::json;
+use crate::layout::row::IdentityKey;
+use crate::layout::{Layout, Layouts};
+use crate::pipeline::decode::{Route, Rules};
+use crate::pipeline::{ConsumerSettings, Cpu, Limits, Parts, Pipeline, Port, Settings, Shelf};
+use crate::store::{self, Store};
+
+/// What a configuration amounts to.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The configuration.
+    pub config: Config,
+    /// The catalog, overlaid.
+    pub catalog: Arc<Catalog>,
+    /// The layouts, overlaid.
+    pub layouts: Arc<Layouts>,
+}
+
+impl Setup {
+    /// Reads catalog and layouts.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn new(config: Config) -> Result<Setup> {
+        let dir = config.layouts.dir.clone();
+        let mut catalog = Catalog::builtin();
+        if let Some(dir) = dir.as_deref().filter(|d| d.join("events").is_dir()) {
+            let (overlaid, changes) = catalog.with_overlay(dir)?;
+            catalog = overlaid;
+            for change in changes {
+                tracing::info!("{change}");
+            }
+        }
+        let layouts = Layouts::load(&catalog, dir.as_deref(), &config.layouts.redact)?;
+        for name in &layouts.overlaid {
+            tracing::info!(layout = name, "layout taken from layouts.dir");
+        }
+        Ok(Setup { config, catalog: Arc::new(catalog), layouts: Arc::new(layouts) })
+    }
+
+    /// The lake.
+    ///
+    /// # Errors
+    /// A location that cannot be understood, or a folder that cannot be created.
+    pub fn lake(&self) -> Result<Store> {
+        store::open(&self.config.data_lake.location, self.config.limits.put_deadline)
+    }
+
+    /// The store of the archive: its own, or the lake.
+    ///
+    /// # Errors
+    /// As [`Setup::lake`].
+    pub fn archive(&self) -> Result<Store> {
+        match &self.config.archive.location {
+            Some(location) => store::open(location, self.config.limits.put_deadline),
+            None => self.lake(),
+        }
+    }
+
+    /// The indices of layouts by their names.
+    ///
+    /// # Errors
+    /// Names that no layout has, with the nearest one that there is.
+    pub fn layout_indices(&self, names: &[String]) -> Result<Vec<u16>> {
+        let index = |name: &String| {
+            self.layouts.index(name).ok_or_else(|| {
+                let known = self.layouts.names();
+                let near = known
+                    .iter()
+                    .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
+                Error::config(format!("there is no layout `{name}`")).hint(format!(
+                    "did you mean `{}`? There are: {}",
+                    near.unwrap_or(&""),
+                    known.join(", ")
+                ))
+            })
+        };
+        names.iter().map(index).collect()
+    }
+
+    /// What closes a batch of each layout, when `consumers` fill it.
+    pub fn limits(&self, consumers: &[&Consumer]) -> Vec<Limits> {
+        let limits = |layout: &Arc<Layout>| {
+            let consumer = consumers.iter().find(|c| c.layouts.contains(&layout.name)).copied();
+            let roll = self.config.roll_for(layout, consumer);
+            Limits {
+                rows: roll.rows.unwrap_or(u64::MAX),
+                bytes: roll.bytes.unwrap_or(u64::MAX),
+                age: roll.age.unwrap_or(std::time::Duration::MAX),
+            }
+        };
+        self.layouts.all().iter().map(limits).collect()
+    }
+
+    /// What a decoder needs to know.
+    pub fn rules(&self, route: Route, consumer: &str, source: &str, key: IdentityKey) -> Rules {
+        let config = &self.config;
+        Rules {
+            catalog: Arc::clone(&self.catalog),
+            layouts: Arc::clone(&self.layouts),
+            route,
+            consumer: consumer.to_owned(),
+            source: source.to_owned(),
+            max_body: usize::try_from(config.limits.max_body).unwrap_or(usize::MAX),
+            limits: json::Limits { max_depth: config.limits.max_depth },
+            max_future: micros(config.layouts.max_future),
+            audit_prefix: config.data_lake.audit_path_prefix.clone(),
+            span: None,
+            key,
+        }
+    }
+
+    /// The pipeline that takes what `consumers` receive.
+    ///
+    /// # Errors
+    /// Stores that cannot be opened, layouts that are not there.
+    pub fn pipeline(&self, consumers: &[&Consumer], key: IdentityKey) -> Result<(Pipeline, Port)> {
+        let settings = self.settings(consumers)?;
+        self.pipeline_with(settings, key)
+    }
+
+    /// How the loop works for these consumers.
+    ///
+    /// # Errors
+    /// Layouts that are not there.
+    pub fn settings(&self, consumers: &[&Consumer]) -> Result<Settings> {
+        let config = &self.config;
+        let one = |c: &&Consumer| {
+            Ok(ConsumerSettings { name: c.name.clone(), layouts: self.layout_indices(&c.layouts)? })
+        };
+        Ok(Settings {
+            writer_name: config.writer.name.clone(),
+            host: config.writer.name.clone(),
+            consumers: consumers.iter().map(one).collect::<Result<_>>()?,
+            limits: self.limits(consumers),
+            hold: config.limits.hold,
+            puts: config.limits.max_in_flight,
+            blobs: config.archive.concurrency,
+            always_look: consumers.iter().any(|c| c.redelivery == Redelivery::Always),
+            redelivers: true,
+        })
+    }
+
+    /// The pipeline under settings of one's own.
+    ///
+    /// # Errors
+    /// Stores that cannot be opened.
+    pub fn pipeline_with(&self, settings: Settings, key: IdentityKey) -> Result<(Pipeline, Port)> {
+        Ok(Pipeline::new(Parts {
+            store: self.lake()?,
+            shelf: Shelf::new(self.archive()?),
+            layouts: Arc::clone(&self.layouts),
+            settings,
+            memory: usize::try_from(self.config.limits.memory).unwrap_or(usize::MAX),
+            clock: Clock::System,
+            cpu: Cpu::pool(),
+            key,
+        }))
+    }
+}

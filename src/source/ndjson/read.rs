@@ -1,0 +1,268 @@
+//! Reading NDJSON in blocks that end at a line's end. Synchronous; runs off the async threads.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::error::{Error, Result};
+
+/// Bytes that a block has at least, but for the last one.
+pub const BLOCK: usize = 1 << 20;
+
+/// One input of a backfill.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InputFile {
+    /// Standard input.
+    Stdin,
+    /// A file; `.gz` and `.zst` are unpacked.
+    Path(PathBuf),
+}
+
+impl InputFile {
+    /// Its name for people, and in the quarantine.
+    pub fn shown(&self) -> String {
+        match self {
+            InputFile::Stdin => "-".into(),
+            InputFile::Path(path) => path.display().to_string(),
+        }
+    }
+
+    /// Its size on disk, where that is known.
+    pub fn size(&self) -> Option<u64> {
+        match self {
+            InputFile::Stdin => None,
+            InputFile::Path(path) => std::fs::metadata(path).ok().map(|m| m.len()),
+        }
+    }
+}
+
+/// Expands files, globs and `-`, in order and each once.
+///
+/// # Errors
+/// A glob that fits nothing, a folder, a file that is not there.
+pub fn expand(inputs: &[String]) -> Result<Vec<InputFile>> {
+    let mut found = Vec::new();
+    for input in inputs {
+        if input == "-" {
+            found.push(InputFile::Stdin);
+            continue;
+        }
+        let path = Path::new(input);
+        if path.is_file() {
+            found.push(InputFile::Path(path.to_owned()));
+            continue;
+        }
+        if path.is_dir() {
+            return Err(Error::config(format!("{input} is a folder"))
+                .hint(format!("name the files in it: '{input}/*.ndjson'")));
+        }
+        let matches = glob::glob(input)
+            .map_err(|e| Error::config(format!("{input}: not a usable pattern")).source(e))?;
+        let mut files: Vec<PathBuf> =
+            matches.filter_map(std::result::Result::ok).filter(|p| p.is_file()).collect();
+        if files.is_empty() {
+            return Err(Error::config(format!("{input}: no such file, and no file fits it as a pattern"))
+                .hint("quote patterns, so that the shell leaves them alone"));
+        }
+        files.sort();
+        found.extend(files.into_iter().map(InputFile::Path));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    found.retain(|f| seen.insert(f.shown()));
+    Ok(found)
+}
+
+/// A block of whole lines.
+#[derive(Debug, Clone)]
+pub struct Lines {
+    /// The lines, each with its end.
+    pub bytes: Bytes,
+    /// Number of the first line, from 1.
+    pub first_line: i64,
+    /// Where it begins in the unpacked input.
+    pub offset: u64,
+}
+
+/// Reads an input block by block.
+pub struct LineReader {
+    shown: String,
+    inner: Box<dyn Read + Send>,
+    rest: BytesMut,
+    line: i64,
+    offset: u64,
+    ended: bool,
+}
+
+impl std::fmt::Debug for LineReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LineReader").field("input", &self.shown).field("offset", &self.offset).finish()
+    }
+}
+
+/// Counts what is read from the disk, before it is unpacked.
+struct Counting<R> {
+    inner: R,
+    read: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counting<R> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.read.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+}
+
+impl LineReader {
+    /// Opens an input; `read` counts the bytes that come from the disk.
+    ///
+    /// # Errors
+    /// The system's, with the file's name.
+    pub fn open(input: &InputFile, read: Arc<AtomicU64>) -> Result<LineReader> {
+        let shown = input.shown();
+        let inner: Box<dyn Read + Send> = match input {
+            InputFile::Stdin => Box::new(Counting { inner: std::io::stdin(), read }),
+            InputFile::Path(path) => {
+                let file =
+                    File::open(path).map_err(|e| Error::config(format!("cannot open {shown}")).source(e))?;
+                let file = Counting { inner: file, read };
+                match path.extension().and_then(|e| e.to_str()) {
+                    Some("gz") => {
+                        Box::new(flate2::read::MultiGzDecoder::new(BufReader::with_capacity(1 << 16, file)))
+                    }
+                    Some("zst" | "zstd") => Box::new(
+                        zstd::Decoder::new(file)
+                            .map_err(|e| Error::config(format!("{shown}: not zstd")).source(e))?,
+                    ),
+                    _ => Box::new(file),
+                }
+            }
+        };
+        Ok(LineReader { shown, inner, rest: BytesMut::new(), line: 1, offset: 0, ended: false })
+    }
+
+    /// The next block; `None` at the end. A last line without its end counts.
+    ///
+    /// # Errors
+    /// The system's, a damaged archive, or a line of more than 1 GiB.
+    pub fn next(&mut self) -> Result<Option<Lines>> {
+        const LONGEST: usize = 1 << 30;
+        while !self.ended {
+            let from = self.rest.len();
+            self.rest.resize(from.max(BLOCK / 16) + BLOCK, 0);
+            let read = self.inner.read(&mut self.rest[from..]);
+            let n = read.map_err(|e| {
+                Error::unreachable(format!("{}: cannot read on after byte {}", self.shown, self.offset))
+                    .source(e)
+            })?;
+            self.rest.truncate(from + n);
+            self.ended = n == 0;
+            if self.rest.len() >= BLOCK
+                && let Some(end) = memchr::memrchr(b'\n', &self.rest)
+            {
+                return Ok(Some(self.take(end + 1)));
+            }
+            if self.rest.len() > LONGEST {
+                return Err(Error::config(format!(
+                    "{}: line {} is longer than 1 GiB",
+                    self.shown, self.line
+                ))
+                .hint("is this NDJSON, one event a line?"));
+            }
+        }
+        if self.rest.is_empty() { Ok(None) } else { Ok(Some(self.take(self.rest.len()))) }
+    }
+
+    fn take(&mut self, len: usize) -> Lines {
+        let bytes = self.rest.split_to(len).freeze();
+        let lines = Lines { first_line: self.line, offset: self.offset, bytes };
+        self.line += memchr::memchr_iter(b'\n', &lines.bytes).count() as i64;
+        self.offset += lines.bytes.len() as u64;
+        lines
+    }
+}
+
+/// The lines of a block that are not blank, with their numbers, without their ends.
+pub fn lines(block: &Lines) -> impl Iterator<Item = (i64, Bytes)> {
+    let mut at = 0;
+    let mut number = block.first_line;
+    let bytes = block.bytes.clone();
+    std::iter::from_fn(move || {
+        while at < bytes.len() {
+            let end = memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |n| at + n);
+            let (from, line) = (at, number);
+            at = end + 1;
+            number += 1;
+            let text = bytes[from..end].trim_ascii();
+            if !text.is_empty() {
+                return Some((line, bytes.slice_ref(text)));
+            }
+        }
+        None
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn read(path: &Path) -> Vec<(i64, String)> {
+        let input = InputFile::Path(path.to_owned());
+        let mut reader = LineReader::open(&input, Arc::default()).expect("opens");
+        let mut all = Vec::new();
+        while let Some(block) = reader.next().expect("reads") {
+            all.extend(lines(&block).map(|(n, b)| (n, String::from_utf8(b.to_vec()).expect("text"))));
+        }
+        all
+    }
+
+    #[test]
+    fn blocks_end_at_lines_whatever_their_length() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("a.ndjson");
+        let long = "x".repeat(3 * BLOCK);
+        let mut expected: Vec<(i64, String)> =
+            (1..=20_000).map(|i| (i, format!("line {i} {}", "y".repeat(100)))).collect();
+        expected.push((20_001, long));
+        expected.push((20_003, "last".into()));
+        let mut text: String = expected[..20_001].iter().map(|(_, l)| format!("{l}\r\n")).collect();
+        text.push_str("  \nlast");
+        std::fs::write(&path, &text).expect("write");
+        assert_eq!(read(&path), expected);
+
+        let gz = dir.path().join("a.ndjson.gz");
+        let mut encoder =
+            flate2::write::GzEncoder::new(File::create(&gz).expect("file"), flate2::Compression::fast());
+        encoder.write_all(text.as_bytes()).expect("write");
+        encoder.finish().expect("gz");
+        assert_eq!(read(&gz), expected);
+
+        let zst = dir.path().join("a.ndjson.zst");
+        std::fs::write(&zst, zstd::encode_all(text.as_bytes(), 1).expect("zstd")).expect("write");
+        assert_eq!(read(&zst), expected);
+    }
+
+    #[test]
+    fn globs_and_mistakes() {
+        let dir = tempfile::tempdir().expect("dir");
+        for name in ["b.ndjson", "a.ndjson"] {
+            std::fs::write(dir.path().join(name), "{}").expect("write");
+        }
+        let pattern = dir.path().join("*.ndjson").display().to_string();
+        let one = dir.path().join("a.ndjson").display().to_string();
+        let found = expand(&[pattern, one, "-".into()]).expect("found");
+        let names: Vec<_> = found.iter().map(InputFile::shown).collect();
+        assert!(
+            names[0].ends_with("a.ndjson") && names[1].ends_with("b.ndjson") && names[2] == "-",
+            "{names:?}"
+        );
+        assert!(expand(&["/nowhere/*.x".into()]).is_err());
+        assert!(expand(&[dir.path().display().to_string()]).is_err());
+    }
+}

@@ -128,6 +128,19 @@ impl Topology {
     }
 }
 
+/// Makes sure that the exchange is there: declared if it is missing and `declare` says so.
+///
+/// # Errors
+/// As [`Topology::ensure`].
+pub async fn ensure_exchange(connection: &Connection, exchange: &str, declare: bool) -> Result<()> {
+    let topology = Topology { exchange: exchange.to_owned(), declare, ..Topology::default() };
+    match topology.exchange_is_there(connection).await? {
+        true => Ok(()),
+        false if declare => topology.declare_exchange(connection).await,
+        false => topology.complain(false, true),
+    }
+}
+
 /// How many messages are ready in a queue, to the message; `None` if there is no such queue.
 ///
 /// # Errors

@@ -80,23 +80,21 @@ impl Trial {
         Trial { rules, decoder, scanner: Scanner::default(), budget: Budget::new(usize::MAX) }
     }
 
-    /// What would become of `body` at `now`; without a routing key it is taken for a line of NDJSON.
-    pub fn of(&mut self, body: &Bytes, routing_key: Option<&str>, now: Micros) -> Verdict {
-        let properties =
-            routing_key.map(|key| Properties { routing_key: key.to_owned(), ..Properties::default() });
+    /// What would become of `body` at `now`; without AMQP's properties it is taken for a line of NDJSON.
+    pub fn of(&mut self, body: &Bytes, properties: Option<&Properties>, now: Micros) -> Verdict {
         let delivery = Delivery {
             body: body.clone(),
             tag: 1,
             flagged: false,
             attempt: 1,
             position: 1,
-            properties: properties.map(Box::new),
+            properties: properties.cloned().map(Box::new),
         };
         let charge = self.budget.charge(0);
         let bundle = Bundle { channel: 0, deliveries: vec![delivery], received_at: now, charge };
         let block = self.decoder.decode(bundle, now);
         let mut verdict = Verdict::default();
-        self.describe(body, routing_key, &mut verdict);
+        self.describe(body, properties, &mut verdict);
         for row in &block.rows {
             if row.layout == self.rules.layouts.quarantine() {
                 verdict.refused.push(self.refusal(&block, row));
@@ -116,11 +114,16 @@ impl Trial {
     }
 
     /// Type, id, time and violations; what the decoder has no use for once it has the row.
-    fn describe(&mut self, body: &[u8], routing_key: Option<&str>, verdict: &mut Verdict) {
+    fn describe(&mut self, body: &[u8], properties: Option<&Properties>, verdict: &mut Verdict) {
         let Ok(document) = self.scanner.scan(body, self.rules.limits) else { return };
         let catalog = &self.rules.catalog;
         let time_field = |event_type: &str| catalog.get(event_type).and_then(EventType::time_field);
-        let transport = Transport { routing_key, ..Transport::default() };
+        let transport = Transport {
+            routing_key: properties.map(|p| p.routing_key.as_str()),
+            message_id: properties.and_then(|p| p.message_id.as_deref()),
+            correlation_id: properties.and_then(|p| p.correlation_id.as_deref()),
+            timestamp: properties.and_then(|p| p.timestamp),
+        };
         let Ok(event) = Event::decode(body, document.root(), transport, time_field) else { return };
         let described = catalog.get(&event.event_type);
         if let Some(described) = described {

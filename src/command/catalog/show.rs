@@ -14,6 +14,7 @@ use crate::event::export::EXAMPLE_NOW;
 use crate::event::sample::Sampler;
 use crate::event::schema::Field;
 use crate::pipeline::decode::Route;
+use crate::pipeline::delivery::Properties;
 
 /// Where one consumer's layouts put the example.
 struct Place<'s> {
@@ -36,14 +37,14 @@ pub(super) fn show(setup: &Setup, wanted: &str, json: bool) -> Result<()> {
 }
 
 fn places<'s>(setup: &'s Setup, ty: &EventType, body: &Bytes) -> Result<Vec<Place<'s>>> {
-    let routing_key = ty.routing_key();
+    let properties = Properties { routing_key: ty.routing_key(), ..Properties::default() };
     let place = |c: &'s crate::config::Consumer| {
         let layouts = setup.layout_indices(&c.layouts)?;
         let rules = setup.rules(Route::Fixed(layouts), &c.name, &c.queue, crate::command::identity_key());
-        let verdict = Trial::new(rules).of(body, Some(&routing_key), EXAMPLE_NOW);
+        let verdict = Trial::new(rules).of(body, Some(&properties), EXAMPLE_NOW);
         Ok(Place { consumer: &c.name, queue: &c.queue, lands: verdict.lands, refused: verdict.refused })
     };
-    consumers(setup, &routing_key).into_iter().map(place).collect()
+    consumers(setup, &properties.routing_key).into_iter().map(place).collect()
 }
 
 fn as_json(ty: &EventType, example: &Value, places: &[Place<'_>]) -> Value {

@@ -48,6 +48,11 @@ pub fn micros(d: Duration) -> Micros {
     i64::try_from(d.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// A fraction from 0 to 1, to spread in time what many processes would do at once.
+pub fn jitter() -> f64 {
+    rand::random()
+}
+
 /// A fresh ULID, lower case: sorts by creation time, unique without coordination.
 pub fn fresh_id() -> String {
     ulid::Ulid::generate().to_string().to_ascii_lowercase()

@@ -2,11 +2,16 @@
 
 mod audit;
 pub mod backfill;
+mod catalog;
 mod check;
 pub mod output;
+mod publish;
+pub mod quarantine;
+pub mod run;
 pub mod setup;
 pub mod signals;
 mod status;
+pub mod trial;
 
 use std::process::ExitCode;
 
@@ -37,6 +42,10 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Check(args) if !args.connect => check::run(global, &args),
         Command::Backfill(args) => block_on(backfill::command(global, &args)),
         Command::Audit(args) => block_on(audit::command(global, &args)),
+        Command::Run(args) => block_on(run::command(global, &args)),
+        Command::Catalog(args) => catalog::command(global, &args),
+        Command::Publish(args) => block_on(publish::command(global, &args)),
+        Command::Quarantine(args) => block_on(quarantine::command(global, &args)),
         Command::Status(args) => block_on(status::command(global, &args)),
         // The one place where further commands are entered, each with a file of its own beside this one.
         other => Err(Error::config(format!("this build cannot do this yet: {other:?}"))

@@ -12,6 +12,7 @@ pub mod pattern;
 pub mod quarantine;
 pub mod redact;
 pub mod row;
+pub mod show;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -411,6 +411,7 @@ impl Loop {
             Input::Block(block) => self.state.absorb(block),
             Input::Ended(channel) => self.state.ended(channel),
             Input::Closed(channel) => self.state.closed(channel),
+            Input::Prefetch(channel, prefetch) => self.state.prefetch(channel, prefetch),
         }
     }
 

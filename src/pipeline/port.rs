@@ -23,6 +23,8 @@ pub enum Input {
     Ended(ChannelId),
     /// A channel is gone, and its receipts with it.
     Closed(ChannelId),
+    /// A channel may hold so many unsettled deliveries from now on.
+    Prefetch(ChannelId, usize),
 }
 
 /// A channel that begins.

@@ -117,6 +117,13 @@ impl State {
         self.channels.insert(o.channel, channel);
     }
 
+    /// A channel may hold another number of unsettled deliveries.
+    pub fn prefetch(&mut self, channel: ChannelId, prefetch: usize) {
+        if let Some(c) = self.channels.get_mut(&channel) {
+            c.prefetch = prefetch;
+        }
+    }
+
     /// Nothing more comes through a channel.
     pub fn ended(&mut self, channel: ChannelId) {
         if let Some(c) = self.channels.get_mut(&channel) {

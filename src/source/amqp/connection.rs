@@ -1,0 +1,219 @@
+//! One connection to the broker: address, TLS, name, heartbeat, and the server's version.
+//!
+//! Does not own reconnecting: whoever lost a connection asks for another. Secrets are read here and shown nowhere.
+
+use std::sync::Once;
+
+use futures_util::{AsyncReadExt, AsyncWriteExt, StreamExt};
+use lapin::tcp::{AMQPUriTcpExt, OwnedIdentity, OwnedTLSConfig};
+use lapin::types::AMQPValue;
+use lapin::uri::AMQPUri;
+use lapin::{Connection, ConnectionProperties, ErrorKind, Event};
+
+use super::Topology;
+use crate::config::RabbitMq;
+use crate::error::{Error, Result};
+
+/// A silent link is given up after twice so many seconds, unless the URL says otherwise.
+const HEARTBEAT: u16 = 20;
+
+/// The server's version, as far as behaviour depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// 3, 4, …
+    pub major: u32,
+    /// The number behind the first dot.
+    pub minor: u32,
+}
+
+impl Version {
+    fn parse(text: &str) -> Option<Version> {
+        let mut numbers = text.split('.').map(|n| n.parse().ok());
+        Some(Version { major: numbers.next()??, minor: numbers.next()?? })
+    }
+}
+
+/// How the broker is reached, with everything read that files hold.
+#[derive(Debug, Clone)]
+pub struct Address {
+    uri: AMQPUri,
+    tls: OwnedTLSConfig,
+    /// For people, without the password.
+    shown: String,
+    timeout: std::time::Duration,
+}
+
+impl Address {
+    /// Reads URL and files.
+    ///
+    /// # Errors
+    /// A URL that cannot be understood; a file that cannot be read.
+    pub fn new(broker: &RabbitMq) -> Result<Address> {
+        // Two providers may be in the tree: then rustls wants to be told which one. Set already: as good.
+        static PROVIDER: Once = Once::new();
+        PROVIDER.call_once(|| {
+            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        });
+        let shown = broker.url.shown();
+        let bad = || Error::config(format!("rabbitmq.url: {shown} cannot be read as a broker's URL"));
+        let mut uri: AMQPUri = broker.url.expose().parse().map_err(|_| bad())?;
+        uri.query.heartbeat.get_or_insert(HEARTBEAT);
+        let read = |key: &str, file: &std::path::Path| {
+            std::fs::read_to_string(file).map_err(|e| {
+                Error::config(format!("rabbitmq.{key}: cannot read {}", file.display())).source(e)
+            })
+        };
+        let cert_chain = broker.ca_file.as_deref().map(|f| read("ca_file", f)).transpose()?;
+        let identity = match (&broker.cert_file, &broker.key_file) {
+            (Some(cert), Some(key)) => Some(OwnedIdentity::PKCS8 {
+                pem: read("cert_file", cert)?.into_bytes(),
+                key: read("key_file", key)?.into_bytes(),
+            }),
+            _ => None,
+        };
+        let tls = OwnedTLSConfig { identity, cert_chain };
+        Ok(Address { uri, tls, shown, timeout: broker.connect_timeout })
+    }
+
+    /// Connects under a name that people see at the broker.
+    ///
+    /// # Errors
+    /// Why the broker cannot be reached, or does not want us.
+    pub async fn connect(&self, name: &str) -> Result<Connection> {
+        let properties = ConnectionProperties::default()
+            .with_connection_name(name.into())
+            .with_client_property("product".into(), "lakehead".into())
+            .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
+        let runtime = lapin::runtime::default_runtime()
+            .map_err(|e| Error::bug("no runtime for the broker's connection").source(e))?;
+        let connecting =
+            Connection::connect_uri_with_config(self.uri.clone(), properties, self.tls.clone(), runtime);
+        let connection = match tokio::time::timeout(self.timeout, connecting).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(e)) => return Err(self.refused(e)),
+            Err(_) => {
+                return Err(self
+                    .unreachable()
+                    .hint("is a firewall in between? rabbitmq.connect_timeout says how long to wait"));
+            }
+        };
+        tokio::spawn(report(connection.events_listener(), name.to_owned()));
+        Ok(connection)
+    }
+
+    /// The server's version. The client library keeps it to itself, so this asks by a handshake of its own, which ends
+    /// where the server has introduced itself.
+    ///
+    /// # Errors
+    /// Why the broker cannot be reached; an answer that is none.
+    pub async fn version(&self) -> Result<Version> {
+        let asked = tokio::time::timeout(self.timeout, self.introduction()).await;
+        let frame = match asked {
+            Ok(Ok(frame)) => frame,
+            Ok(Err(e)) => return Err(self.unreachable().source(e)),
+            Err(_) => return Err(self.unreachable()),
+        };
+        version_in(&frame).ok_or_else(|| {
+            Error::unreachable(format!("{} does not introduce itself as a RabbitMQ", self.shown))
+        })
+    }
+
+    async fn introduction(&self) -> std::io::Result<Vec<u8>> {
+        let runtime = lapin::runtime::default_runtime().map_err(std::io::Error::other)?;
+        let mut stream = self.uri.connect_with_config_async(self.tls.as_ref(), &runtime).await?;
+        stream.write_all(b"AMQP\x00\x00\x09\x01").await?;
+        stream.flush().await?;
+        let mut header = [0; 7];
+        stream.read_exact(&mut header).await?;
+        let [_, _, _, size @ ..] = header;
+        let size = u32::from_be_bytes(size) as usize;
+        if size > 1 << 20 {
+            return Err(std::io::Error::other("the first frame is too large"));
+        }
+        let mut frame = vec![0; size];
+        stream.read_exact(&mut frame).await?;
+        Ok(frame)
+    }
+
+    /// The broker for people.
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    fn unreachable(&self) -> Error {
+        Error::unreachable(format!("cannot reach the broker at {}", self.shown))
+    }
+
+    fn refused(&self, e: lapin::Error) -> Error {
+        let hint = match e.kind() {
+            ErrorKind::ProtocolError(p) if p.get_id() == 403 => {
+                "the broker refuses user and password of rabbitmq.url; `guest` may only come from the broker's own host"
+            }
+            ErrorKind::ProtocolError(p) if matches!(p.get_id(), 402 | 530) => {
+                "the virtual host at the end of rabbitmq.url is not there, or this user may not use it; the default one is %2f"
+            }
+            ErrorKind::IOError(io) if io.to_string().contains("ertificate") => {
+                "rabbitmq.ca_file names the authorities that the broker's certificate is checked against"
+            }
+            _ => "is it running, and is rabbitmq.url right?",
+        };
+        self.unreachable().source(e).hint(hint)
+    }
+}
+
+/// Finds the version among the properties of a connection.start frame.
+fn version_in(frame: &[u8]) -> Option<Version> {
+    let key = b"\x07versionS";
+    let at = frame.windows(key.len()).position(|w| w == key)? + key.len();
+    let length = u32::from_be_bytes(frame.get(at..at + 4)?.try_into().ok()?) as usize;
+    Version::parse(std::str::from_utf8(frame.get(at + 4..at + 4 + length)?).ok()?)
+}
+
+/// Says what the broker says of a connection.
+async fn report(mut events: impl StreamExt<Item = Event> + Unpin, connection: String) {
+    while let Some(event) = events.next().await {
+        match event {
+            Event::ConnectionBlocked(reason) => {
+                tracing::warn!(connection, reason, "the broker is short of memory or disk");
+            }
+            Event::ConnectionUnblocked => tracing::info!(connection, "the broker has recovered"),
+            _ => {}
+        }
+    }
+}
+
+/// Arguments of a queue that we declare.
+pub fn queue_arguments(topology: &Topology, version: Version) -> Vec<(&'static str, AMQPValue)> {
+    let kind = if topology.quorum { "quorum" } else { "classic" };
+    let mut arguments = vec![("x-queue-type", AMQPValue::LongString(kind.into()))];
+    // From 4.0 on, a quorum queue drops a message when its 21st consumer dies. Before, -1 would mean: after the first.
+    if topology.quorum && version.major >= 4 {
+        arguments.push(("x-delivery-limit", AMQPValue::LongInt(-1)));
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_version_in_a_frame() {
+        let frame = b"..\x07productS\x00\x00\x00\x08RabbitMQ\x07versionS\x00\x00\x00\x063.10.8..";
+        assert_eq!(version_in(frame), Some(Version { major: 3, minor: 10 }));
+        assert_eq!(version_in(b"\x07versionS\x00\x00\xff\x063"), None);
+        assert!(Version { major: 4, minor: 3 } > Version { major: 4, minor: 0 });
+    }
+
+    #[test]
+    fn the_delivery_limit_is_lifted_where_that_is_possible() {
+        let topology = |quorum| Topology { quorum, ..Topology::default() };
+        let names = |quorum, major| {
+            let arguments = queue_arguments(&topology(quorum), Version { major, minor: 0 });
+            arguments.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(true, 4), ["x-queue-type", "x-delivery-limit"]);
+        assert_eq!(names(true, 3), ["x-queue-type"]);
+        assert_eq!(names(false, 4), ["x-queue-type"]);
+    }
+}

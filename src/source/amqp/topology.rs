@@ -1,0 +1,188 @@
+//! Exchange, queue and bindings: declared where they are missing and that is wanted, else verified.
+//!
+//! Everything is asked for passively first: to declare a queue again with other arguments is an error that closes the
+//! channel. Each question has a channel of its own, for the same reason.
+
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Connection, ErrorKind, ExchangeKind};
+
+use super::connection::{Version, queue_arguments};
+use crate::error::{Error, Result};
+
+/// What a consumer needs at the broker.
+#[derive(Debug, Clone, Default)]
+pub struct Topology {
+    /// The topic exchange.
+    pub exchange: String,
+    /// The queue.
+    pub queue: String,
+    /// Patterns under which it is bound.
+    pub bindings: Vec<String>,
+    /// True: declare what is missing.
+    pub declare: bool,
+    /// True: a quorum queue, where we declare it.
+    pub quorum: bool,
+}
+
+impl Topology {
+    /// Makes sure that exchange, queue and bindings are there.
+    ///
+    /// # Errors
+    /// What is missing and how to create it; what the broker does not allow; a lost connection.
+    pub async fn ensure(&self, connection: &Connection, version: Version) -> Result<()> {
+        let exchange = self.exchange_is_there(connection).await?;
+        let queue = ready(connection, &self.queue).await?.is_some();
+        if !self.declare {
+            return self.complain(exchange, queue);
+        }
+        if !exchange {
+            self.declare_exchange(connection).await?;
+        }
+        if !queue {
+            self.declare_queue(connection, version).await?;
+        }
+        self.bind(connection).await
+    }
+
+    async fn exchange_is_there(&self, connection: &Connection) -> Result<bool> {
+        let channel = connection.create_channel().await.map_err(lost)?;
+        let options = ExchangeDeclareOptions { passive: true, durable: true, ..Default::default() };
+        let name = ShortString::from(self.exchange.as_str());
+        let asked = channel.exchange_declare(name, ExchangeKind::Topic, options, FieldTable::default());
+        found(asked.await, &format!("the exchange `{}`", self.exchange)).map(|there| there.is_some())
+    }
+
+    fn complain(&self, exchange: bool, queue: bool) -> Result<()> {
+        let mut missing = Vec::new();
+        let mut commands = Vec::new();
+        if !exchange {
+            missing.push(format!("the exchange `{}`", self.exchange));
+            commands.push(format!(
+                "rabbitmqadmin declare exchange name={} type=topic durable=true",
+                self.exchange
+            ));
+        }
+        if !queue {
+            missing.push(format!("the queue `{}`", self.queue));
+            let kind = if self.quorum { "quorum" } else { "classic" };
+            commands.push(format!(
+                "rabbitmqadmin declare queue name={} durable=true arguments='{{\"x-queue-type\":\"{kind}\"}}'",
+                self.queue
+            ));
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        // AMQP cannot ask for a binding, but one whose exchange or queue is missing is missing too.
+        commands.extend(self.bindings.iter().map(|key| {
+            format!(
+                "rabbitmqadmin declare binding source={} destination={} routing_key='{key}'",
+                self.exchange, self.queue
+            )
+        }));
+        Err(Error::config(format!("the broker does not have {}", missing.join(" and ")))
+            .hint(format!("set rabbitmq.declare = true, or create it:\n  {}", commands.join("\n  "))))
+    }
+
+    async fn declare_exchange(&self, connection: &Connection) -> Result<()> {
+        let channel = connection.create_channel().await.map_err(lost)?;
+        let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        let name = ShortString::from(self.exchange.as_str());
+        let declared = channel.exchange_declare(name, ExchangeKind::Topic, options, FieldTable::default());
+        declared
+            .await
+            .map_err(|e| refused(e, &format!("cannot declare the exchange `{}`", self.exchange)))?;
+        tracing::info!(exchange = self.exchange, "exchange declared");
+        Ok(())
+    }
+
+    async fn declare_queue(&self, connection: &Connection, version: Version) -> Result<()> {
+        let channel = connection.create_channel().await.map_err(lost)?;
+        let mut arguments = FieldTable::default();
+        for (name, value) in queue_arguments(self, version) {
+            arguments.insert(name.into(), value);
+        }
+        let options = QueueDeclareOptions { durable: true, ..Default::default() };
+        let declared = channel.queue_declare(self.queue.as_str().into(), options, arguments);
+        declared.await.map_err(|e| refused(e, &format!("cannot declare the queue `{}`", self.queue)))?;
+        tracing::info!(queue = self.queue, quorum = self.quorum, "queue declared");
+        Ok(())
+    }
+
+    async fn bind(&self, connection: &Connection) -> Result<()> {
+        let channel = connection.create_channel().await.map_err(lost)?;
+        for key in &self.bindings {
+            let bound = channel.queue_bind(
+                self.queue.as_str().into(),
+                self.exchange.as_str().into(),
+                key.as_str().into(),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            );
+            bound
+                .await
+                .map_err(|e| refused(e, &format!("cannot bind the queue `{}` to `{key}`", self.queue)))?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes sure that the exchange is there: declared if it is missing and `declare` says so.
+///
+/// # Errors
+/// As [`Topology::ensure`].
+pub async fn ensure_exchange(connection: &Connection, exchange: &str, declare: bool) -> Result<()> {
+    let topology = Topology { exchange: exchange.to_owned(), declare, ..Topology::default() };
+    match topology.exchange_is_there(connection).await? {
+        true => Ok(()),
+        false if declare => topology.declare_exchange(connection).await,
+        false => topology.complain(false, true),
+    }
+}
+
+/// How many messages are ready in a queue, to the message; `None` if there is no such queue.
+///
+/// # Errors
+/// What the broker does not allow; a lost connection.
+pub async fn ready(connection: &Connection, queue: &str) -> Result<Option<u32>> {
+    let channel = connection.create_channel().await.map_err(lost)?;
+    let options = QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
+    let asked = channel.queue_declare(queue.into(), options, FieldTable::default()).await;
+    Ok(found(asked, &format!("the queue `{queue}`"))?.map(|queue| queue.message_count()))
+}
+
+/// What a passive declaration found.
+fn found<T>(asked: lapin::Result<T>, what: &str) -> Result<Option<T>> {
+    match asked {
+        Ok(found) => Ok(Some(found)),
+        Err(e) if code(&e) == Some(404) => Ok(None),
+        Err(e) => Err(refused(e, &format!("cannot look for {what}"))),
+    }
+}
+
+/// The broker's reply code, where it replied.
+pub fn code(e: &lapin::Error) -> Option<u16> {
+    match e.kind() {
+        ErrorKind::ProtocolError(p) => Some(p.get_id()),
+        _ => None,
+    }
+}
+
+fn lost(e: lapin::Error) -> Error {
+    Error::unreachable("the connection to the broker is lost").source(e)
+}
+
+fn refused(e: lapin::Error, what: &str) -> Error {
+    match code(&e) {
+        Some(403) => Error::config(what).source(e).hint(
+            "this user has no permission for it; with rabbitmq.declare = false only permission to read the queue is needed",
+        ),
+        Some(406) => Error::config(what)
+            .source(e)
+            .hint("it is there with other properties: change them there, or set rabbitmq.declare = false"),
+        Some(405) => Error::config(what).source(e).hint("another connection has it for itself"),
+        Some(_) => Error::config(what).source(e),
+        None => lost(e),
+    }
+}

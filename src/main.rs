@@ -8,9 +8,14 @@ use lakehead::cli::{Cli, LogFormat};
 use lakehead::error::{Error, Kind, Result};
 use lakehead::ops::telemetry::{self, Form};
 
-// Many threads allocate rows that other threads free; the system's allocator keeps what it was given back.
+// One thread allocates what another frees, in large pieces: other allocators kept four times what was alive. Two arenas
+// and a short decay hold resident memory near the budget (figures in docs/performance.md).
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// What jemalloc reads at its start, under the name that it looks for.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static ALLOCATOR_SETTINGS: &[u8; 46] = b"narenas:2,dirty_decay_ms:500,muzzy_decay_ms:0\0";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

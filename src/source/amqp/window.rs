@@ -17,6 +17,9 @@ pub struct Window {
     /// Bytes that the bodies of a full window may take.
     share: usize,
     open: u32,
+    /// Deliveries to see before the window is looked at again: what was added last, for no more than that may come
+    /// before something is settled.
+    awaited: u32,
     seen: u32,
     bytes: usize,
     /// Mean size of the bodies of the last full window, at least one byte.
@@ -29,8 +32,10 @@ impl Window {
     /// saw.
     pub fn new(configured: u16, share: usize, mean: Option<usize>) -> Window {
         let configured = u32::from(configured.max(1));
-        let mut window = Window { configured, share, open: 0, seen: 0, bytes: 0, mean, settled: false };
+        let mut window =
+            Window { configured, share, open: 0, awaited: 0, seen: 0, bytes: 0, mean, settled: false };
         window.open = START.min(window.target());
+        window.awaited = window.open;
         window
     }
 
@@ -50,9 +55,9 @@ impl Window {
         self.bytes += bytes;
     }
 
-    /// What to add to the window now: nothing before a whole window was seen, nor beyond its share.
+    /// What to add to the window now: nothing before it was filled once, nor beyond its share.
     pub fn widen(&mut self) -> Option<u16> {
-        if self.seen < self.open {
+        if self.seen < self.awaited {
             return None;
         }
         // Of two windows the one with larger bodies counts: they may come again.
@@ -63,11 +68,11 @@ impl Window {
         let worth_it = next == self.configured || next >= self.open.saturating_mul(2);
         if next > self.open && worth_it {
             let more = next - self.open;
-            self.open = next;
+            (self.open, self.awaited) = (next, more);
             self.settled = next == self.configured;
             return u16::try_from(more).ok();
         }
-        self.settled = true;
+        (self.settled, self.awaited) = (true, self.open);
         None
     }
 
@@ -98,6 +103,18 @@ mod tests {
     fn feed(window: &mut Window, body: usize) -> Option<u16> {
         (0..window.open()).for_each(|_| window.received(body));
         window.widen()
+    }
+
+    #[test]
+    fn opens_although_nothing_is_settled_meanwhile() {
+        let mut window = Window::new(25_000, 16 << 20, None);
+        let (mut held, mut more) = (0, Some(window.open()));
+        while let Some(added) = more {
+            (0..added).for_each(|_| window.received(620));
+            held += u32::from(added);
+            more = window.widen();
+        }
+        assert_eq!((held, window.open(), window.is_settled()), (25_000, 25_000, true));
     }
 
     #[test]

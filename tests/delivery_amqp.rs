@@ -1,0 +1,187 @@
+//! What the broker, the link or the queue may do to a running lakehead: nothing is lost, nothing lands twice.
+#![cfg(unix)]
+
+mod live;
+mod support;
+
+use std::time::Duration;
+
+use live::{SOON, Site, broker, publish, queue_is_there, ready, risk};
+use support::{Broker, Options, Process, TcpProxy, eventually};
+
+const EXCHANGE: &str = "coder.events";
+const QUEUE: &str = "logging_data_lake";
+
+fn terminate(process: &mut Process) {
+    assert!(process.stop(SOON), "it did not stop: {}", process.log_tail());
+    assert!(process.exited().is_some_and(|s| s.success()), "{}", process.log_tail());
+}
+
+/// Waits until every event is in the lake, then stops and counts.
+async fn all_landed(site: &Site, process: &mut Process, events: usize) {
+    eventually("all events", SOON * 2, async || {
+        assert!(process.exited().is_none(), "{}", process.log_tail());
+        site.counted("risk_evaluations", "eventId").len() >= events
+    })
+    .await;
+    terminate(process);
+    site.exactly("risk_evaluations", "eventId", "risk", events);
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("no panic")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_restarts_in_the_middle() {
+    for (kind, killed) in [("quorum", false), ("quorum", true), ("classic", false), ("classic", true)] {
+        let (broker, channel) = broker().await;
+        let site = Site::new(
+            &broker.url(),
+            &format!("queue_type = \"{kind}\"\nprefetch = 300"),
+            "[roll]\nage = \"300ms\"",
+        );
+        let mut process = site.start(&["--only", "data_lake"]);
+        queue_is_there(&broker.url(), QUEUE).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        publish(&channel, EXCHANGE, (0..6000).map(risk)).await;
+        eventually("a file", SOON, async || !site.files("risk_evaluations", "parquet").is_empty()).await;
+        drop(channel);
+        let broker: Broker = blocking(move || {
+            if killed {
+                broker.kill();
+            }
+            broker.restart();
+            broker
+        })
+        .await;
+        let channel = live::channel(&broker.url()).await;
+        publish(&channel, EXCHANGE, (6000..8000).map(risk)).await;
+        all_landed(&site, &mut process, 8000).await;
+        eventually("an empty queue", SOON, async || ready(&broker.url(), QUEUE).await == Some(0)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_is_cut_and_stalled_before_acknowledgements() {
+    let (broker, channel) = broker().await;
+    let proxy = TcpProxy::start(&broker.address());
+    let url = broker.url_through(proxy.port()) + "?heartbeat=2";
+    let site = Site::new(&url, "prefetch = 400\nconsumers = 2", "[roll]\nage = \"200ms\"");
+    let mut process = site.start(&["--only", "data_lake"]);
+    queue_is_there(&broker.url(), QUEUE).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut published = 0;
+    for round in 0..6 {
+        publish(&channel, EXCHANGE, (published..published + 1000).map(risk)).await;
+        published += 1000;
+        let files = site.files("risk_evaluations", "parquet").len();
+        eventually("a file", SOON, async || site.files("risk_evaluations", "parquet").len() > files).await;
+        if round % 3 == 2 {
+            // Half-open: what lands meanwhile cannot be acknowledged.
+            proxy.stall();
+            tokio::time::sleep(Duration::from_secs(6)).await;
+            proxy.cut();
+            proxy.resume();
+        } else {
+            proxy.cut();
+        }
+    }
+    all_landed(&site, &mut process, published).await;
+    eventually("an empty queue", SOON, async || ready(&broker.url(), QUEUE).await == Some(0)).await;
+    assert!(proxy.accepted() > 6, "it has connected again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_landed_and_was_not_acknowledged_is_not_landed_again() {
+    let (broker, channel) = broker().await;
+    let proxy = TcpProxy::start(&broker.address());
+    let site = Site::new(&broker.url_through(proxy.port()), "prefetch = 400", "[roll]\nage = \"500ms\"");
+    let mut process = site.start(&["--only", "data_lake"]);
+    queue_is_there(&broker.url(), QUEUE).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    publish(&channel, EXCHANGE, (0..200).map(risk)).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    // Received, or soon; what lands now is never acknowledged, and the process dies without a word.
+    proxy.stall();
+    eventually("rows", SOON, async || !site.rows("risk_evaluations").is_empty()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    process.kill();
+    proxy.cut();
+    proxy.resume();
+    let landed = site.rows("risk_evaluations").len();
+    assert!(landed > 0);
+    eventually("the messages to come back", SOON, async || ready(&broker.url(), QUEUE).await == Some(200))
+        .await;
+    let out = site.command(&["run", "--only", "data_lake", "--until-empty"]).output().expect("starts");
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{text}");
+    assert!(text.contains(&format!("{landed} repeats left out")), "{text}");
+    site.exactly("risk_evaluations", "eventId", "risk", 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_deleted_is_declared_again() {
+    let (broker, channel) = broker().await;
+    let site = Site::new(&broker.url(), "", "[roll]\nage = \"200ms\"");
+    let mut process = site.start(&["--only", "data_lake"]);
+    queue_is_there(&broker.url(), QUEUE).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    publish(&channel, EXCHANGE, (0..100).map(risk)).await;
+    eventually("all rows", SOON, async || site.rows("risk_evaluations").len() == 100).await;
+    eventually("acknowledged", SOON, async || ready(&broker.url(), QUEUE).await == Some(0)).await;
+    channel.queue_delete(QUEUE.into(), Default::default()).await.expect("deleted");
+    queue_is_there(&broker.url(), QUEUE).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    publish(&channel, EXCHANGE, (100..200).map(risk)).await;
+    all_landed(&site, &mut process, 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_timeout_of_the_broker() {
+    // The broker looks for timeouts at its tick.
+    let options = Options {
+        conf: "consumer_timeout = 3000\nchannel_tick_interval = 1000".into(),
+        ..Options::default()
+    };
+    let broker = blocking(move || Broker::with(&options)).await;
+    let channel = live::channel(&broker.url()).await;
+    // Nothing is stored, and so nothing acknowledged, before the timeout strikes.
+    let limits = "consumer_timeout = \"31m\"";
+    let site = Site::new(&broker.url(), limits, "[roll]\nage = \"8s\"");
+    let mut process = site.start(&["--only", "data_lake"]);
+    queue_is_there(&broker.url(), QUEUE).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    publish(&channel, EXCHANGE, (0..500).map(risk)).await;
+    all_landed(&site, &mut process, 500).await;
+    eventually("an empty queue", SOON, async || ready(&broker.url(), QUEUE).await == Some(0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_bodies_stay_within_memory() {
+    let (broker, channel) = broker().await;
+    let site = Site::new(&broker.url(), "", "[limits]\nmemory = \"64MiB\"\n[roll]\nage = \"1s\"");
+    let out = site.command(&["run", "--only", "data_lake", "--until-empty"]).output().expect("starts");
+    assert!(out.status.success());
+    let padding = "x".repeat(256 << 10);
+    let large = |n: usize| {
+        let (key, body) = risk(n);
+        (key, body.replace("\"evaluationId\"", &format!("\"topDrivers\":[\"{padding}\"],\"evaluationId\"")))
+    };
+    // Four times the budget, in small events first and then in large ones.
+    for from in [0, 250, 500, 750] {
+        publish(&channel, EXCHANGE, (from..from + 250).map(large)).await;
+    }
+    let peak = site.dir.path().join("peak");
+    let mut timed = std::process::Command::new("/usr/bin/env");
+    let run = site.command(&["run", "--only", "data_lake", "--until-empty"]);
+    timed.args(["bash", "-c", r#""$@" & pid=$!; while kill -0 $pid 2>/dev/null; do grep VmHWM /proc/$pid/status >"$0" 2>/dev/null.tmp && cp "$0" "$0.last"; sleep 0.1; done; wait $pid"#]);
+    timed.arg(&peak).arg(run.get_program()).args(run.get_args()).current_dir(&site.dir);
+    let out = timed.output().expect("starts");
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{text}");
+    site.exactly("risk_evaluations", "eventId", "risk", 1000);
+    let last = std::fs::read_to_string(peak.with_extension("last")).expect("a peak");
+    let kib: u64 = last.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
+    assert!(kib < (64 + 96) << 10, "peak {kib} KiB\n{text}");
+}

@@ -145,6 +145,14 @@ async fn after_a_fix_what_waited_lands_once_in_its_own_days() {
     assert_eq!(place.files("_quarantine/_replayed", "json").len(), 5);
     assert_eq!(place.files("ml_audit", "json").len(), blobs, "only the layout that refused them takes them");
 
+    // As if the fix had been there from the start, derived ids among it.
+    let other = Place::new();
+    let file = other.write("events.ndjson", events());
+    land(&fixed(&other), &[file]).await;
+    for dataset in ["risk_evaluations", "site_visits"] {
+        assert_eq!(ids(&place, dataset), ids(&other, dataset));
+    }
+
     let again = replay(&setup).await;
     assert_eq!((again.tried, again.landed), (1, 0), "only what was cut off is tried again");
     assert_eq!(ids(&place, "risk_evaluations"), landed);

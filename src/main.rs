@@ -8,6 +8,10 @@ use lakehead::cli::{Cli, LogFormat};
 use lakehead::error::{Error, Kind, Result};
 use lakehead::ops::telemetry::{self, Form};
 
+// Many threads allocate rows that other threads free; the system's allocator keeps what it was given back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // A panic is a bug, and says so in its exit code too; the panic's own lines are on stderr by then.

@@ -1,5 +1,6 @@
 //! What the commands do: one file each. Owns the way from a parsed command line to an exit code.
 
+mod audit;
 pub mod backfill;
 mod catalog;
 mod check;
@@ -40,6 +41,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Check(args) if !args.connect => check::run(global, &args),
         Command::Backfill(args) => block_on(backfill::command(global, &args)),
+        Command::Audit(args) => block_on(audit::command(global, &args)),
         Command::Run(args) => block_on(run::command(global, &args)),
         Command::Catalog(args) => catalog::command(global, &args),
         Command::Publish(args) => block_on(publish::command(global, &args)),

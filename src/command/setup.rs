@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::archive::{self, KeyFile, Place};
 use crate::clock::{Clock, micros};
 use crate::config::{Config, Consumer, Redelivery};
 use crate::error::{Error, Result};
@@ -9,6 +10,7 @@ use crate::event::catalog::Catalog;
 use crate::event::json;
 use crate::layout::row::IdentityKey;
 use crate::layout::{Layout, Layouts};
+use crate::pipeline::attest::Proof;
 use crate::pipeline::decode::{Route, Rules};
 use crate::pipeline::{ConsumerSettings, Cpu, Limits, Parts, Pipeline, Port, Settings, Shelf};
 use crate::store::{self, Store};
@@ -63,6 +65,29 @@ impl Setup {
             Some(location) => store::open(location, self.config.limits.put_deadline),
             None => self.lake(),
         }
+    }
+
+    /// How the archive proves itself; none without a signing key.
+    ///
+    /// # Errors
+    /// A key that cannot be read, a store that cannot be opened.
+    pub fn proof(&self) -> Result<Option<Proof>> {
+        let archive = &self.config.archive;
+        let Some(file) = &archive.signing_key_file else { return Ok(None) };
+        let place = |store: &Store| Place::new(Arc::clone(store.object_store()), store.root().clone());
+        let deadline = self.config.limits.put_deadline;
+        let anchor = archive.anchor.as_ref().map(|at| store::open(at, deadline)).transpose()?;
+        let prefix = self.config.data_lake.audit_path_prefix.clone();
+        let mut settings = archive::Settings::new(prefix, "");
+        settings.digest_age = micros(archive.digest_age);
+        settings.digest_entries = usize::try_from(archive.digest_entries).unwrap_or(usize::MAX);
+        Ok(Some(Proof {
+            signer: Arc::new(KeyFile::read(file)?),
+            place: place(&self.archive()?),
+            anchor: anchor.as_ref().map(place),
+            settings,
+            deadline,
+        }))
     }
 
     /// The indices of layouts by their names.
@@ -157,6 +182,7 @@ impl Setup {
         Ok(Pipeline::new(Parts {
             store: self.lake()?,
             shelf: Shelf::new(self.archive()?),
+            proof: self.proof()?,
             layouts: Arc::clone(&self.layouts),
             settings,
             memory: usize::try_from(self.config.limits.memory).unwrap_or(usize::MAX),

@@ -283,10 +283,10 @@ fn footer(layout: &Layout, landing: &Landing) -> Footer {
 fn split(rows: &mut Rows, found: &IdentitySet) -> Rows {
     let mut out = Rows::default();
     for at in rows.index() {
-        if found.contains(&at.identity) {
-            out.push(&[], at.identity, at.time);
+        if found.contains(&at.identity()) {
+            out.push(&[], at.identity(), at.time);
         }
     }
-    rows.retain(|r| !found.contains(&r.identity));
+    rows.retain(|r| !found.contains(&r.identity()));
     out
 }

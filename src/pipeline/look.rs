@@ -232,7 +232,7 @@ async fn look_into(
     present: &mut IdentitySet,
 ) -> Result<()> {
     let add = |known: &IdentitySet, present: &mut IdentitySet| {
-        present.extend(landing.rows.index().iter().map(|r| r.identity).filter(|i| known.contains(i)));
+        present.extend(landing.rows.index().iter().map(|r| r.identity()).filter(|i| known.contains(i)));
     };
     if let Some(known) = shore.files.get(path) {
         add(&known, present);

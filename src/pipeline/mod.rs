@@ -4,6 +4,7 @@
 //! under the writer's next name; only then is the delivery acknowledged. What the loop calls is a pure function or a task
 //! whose outcome comes back to it. `ARCHITECTURE.md` follows one event through.
 
+pub mod attest;
 pub mod budget;
 pub mod decode;
 pub mod delivery;
@@ -34,6 +35,7 @@ use crate::layout::row::IdentityKey;
 use crate::layout::{Format, Layouts};
 use crate::store::Store;
 
+use attest::{Attestor, Proof};
 pub use budget::Budget;
 pub use land::Cpu;
 use land::{Landed, Shore};
@@ -181,8 +183,10 @@ impl Port {
 pub struct Parts {
     /// The lake.
     pub store: Store,
-    /// Where blobs go, and their digests.
+    /// Where blobs go.
     pub shelf: Shelf,
+    /// How blobs are proven; none: they settle when they are put.
+    pub proof: Option<Proof>,
     /// All layouts.
     pub layouts: Arc<Layouts>,
     /// How to work.
@@ -234,6 +238,14 @@ impl Pipeline {
         (Pipeline { parts, settings, inputs, control, view, budget }, port)
     }
 
+    /// A chain, if anything here is archived and there is a key to sign with.
+    fn attestor(&self, writer: &str) -> Option<Attestor> {
+        let archives = |l: &u16| self.parts.layouts.get(*l).format == Format::Blob;
+        let wanted = self.settings.consumers.iter().any(|c| c.layouts.iter().any(archives));
+        let proof = self.parts.proof.clone().filter(|_| wanted)?;
+        Some(Attestor::new(proof, writer, self.parts.clock.now()))
+    }
+
     async fn shore(&self, writer: String, abandon: CancellationToken) -> Result<Arc<Shore>> {
         let parts = &self.parts;
         let mut datasets: Vec<String> = Vec::new();
@@ -270,21 +282,26 @@ impl Pipeline {
         let abandon = CancellationToken::new();
         let shore = self.shore(writer.clone(), abandon.clone()).await?;
         tracing::info!(writer, store = %self.parts.store.shown(), "writer registered");
+        let attestor = self.attestor(&writer);
         let state = State::new(
             Arc::clone(&self.parts.layouts),
             Arc::clone(&self.settings),
             self.budget.clone(),
             writer,
         );
+        let jobs = JoinSet::new();
+        let stopping = None;
         Loop {
             pipeline: self,
             shore,
             state,
-            jobs: JoinSet::new(),
+            jobs,
             abandon,
-            stopping: None,
+            stopping,
             answers: true,
             blobs: 0,
+            attestor,
+            flushing: false,
         }
         .run()
         .await
@@ -297,6 +314,8 @@ enum Done {
     Landed(Box<Landed>),
     Shelved(Shelved),
     Refreshed(bool),
+    Digest(crate::archive::Outcome),
+    Surveyed(Option<crate::archive::Survey>),
 }
 
 struct Loop {
@@ -311,6 +330,10 @@ struct Loop {
     answers: bool,
     /// Blobs in flight.
     blobs: usize,
+    /// The chain of digests, where there is a key.
+    attestor: Option<Attestor>,
+    /// True until the blobs that were there at a flush are put, and their digest closed.
+    flushing: bool,
 }
 
 impl Loop {
@@ -348,6 +371,7 @@ impl Loop {
             }
             let over = !sources_live || (self.stopping.is_some() && self.state.all_ended());
             if over {
+                self.close_digest();
                 self.state.seal_all(if self.stopping.is_some() {
                     Rolled::Shutdown
                 } else {
@@ -356,11 +380,12 @@ impl Loop {
             }
             self.state.relieve();
             self.begin();
+            self.attest()?;
             self.state.tell();
             if ticked {
                 self.show();
             }
-            if over && self.state.is_idle() {
+            if over && self.state.is_idle() && self.said_farewell() {
                 break;
             }
         }
@@ -379,7 +404,10 @@ impl Loop {
                 let _ = o.commands.try_send(Command::Close(Close::Done));
             }
             Input::Opened(o) => self.state.opened(o),
-            Input::Flush(rolled) => self.state.seal_all(rolled),
+            Input::Flush(rolled) => {
+                self.state.seal_all(rolled);
+                self.flushing = true;
+            }
             Input::Block(block) => self.state.absorb(block),
             Input::Ended(channel) => self.state.ended(channel),
             Input::Closed(channel) => self.state.closed(channel),
@@ -397,16 +425,31 @@ impl Loop {
     }
 
     fn done(&mut self, done: std::result::Result<Done, tokio::task::JoinError>) -> Result<()> {
+        let now = self.pipeline.parts.clock.now();
         match done {
+            Ok(Done::Digest(outcome)) => {
+                let settled = self.attestor.as_mut().map(|a| a.put_done(outcome, now));
+                for token in settled.into_iter().flatten() {
+                    self.state.blob_stored(token);
+                }
+            }
+            Ok(Done::Surveyed(survey)) => {
+                if let Some(attestor) = &mut self.attestor {
+                    attestor.surveyed(survey, now);
+                }
+            }
             Ok(Done::Landed(landed)) => self.state.landed(*landed),
             Ok(Done::Shelved(shelved)) => {
                 self.blobs -= 1;
                 match shelved {
-                    Shelved::Stored { layout, identity, bytes, conflict } => {
-                        self.state.summary.conflicts += u64::from(conflict);
-                        self.state.blob_stored(layout, identity, bytes);
+                    Shelved::Stored(stored) => {
+                        self.state.summary.conflicts += u64::from(stored.conflict_of.is_some());
+                        match &mut self.attestor {
+                            Some(attestor) => attestor.add(*stored, now),
+                            None => self.state.blob_stored(stored.token()),
+                        }
                     }
-                    Shelved::Abandoned { layout } => self.state.blob_abandoned(layout),
+                    Shelved::Abandoned(layout) => self.state.blob_abandoned(layout),
                 }
             }
             Ok(Done::Refreshed(answers)) => self.answers = answers,
@@ -424,6 +467,32 @@ impl Loop {
             }
             Done::Refreshed(refreshed.is_ok())
         });
+    }
+
+    /// Lets the chain of digests go on.
+    fn attest(&mut self) -> Result<()> {
+        if self.flushing && self.blobs == 0 && self.state.blobs.is_empty() {
+            self.flushing = false;
+            self.close_digest();
+        }
+        match &mut self.attestor {
+            Some(attestor) => attestor.drive(self.pipeline.parts.clock.now(), &mut self.jobs),
+            None => Ok(()),
+        }
+    }
+
+    fn close_digest(&mut self) {
+        if let Some(attestor) = &mut self.attestor {
+            attestor.flush();
+        }
+    }
+
+    /// Nothing is on its way any more: closes the chain, and says whether it is closed.
+    fn said_farewell(&mut self) -> bool {
+        self.attestor.as_mut().is_none_or(|attestor| {
+            attestor.farewell();
+            attestor.is_finished()
+        })
     }
 
     /// Begins every landing and blob that may begin.

@@ -94,6 +94,7 @@ pub async fn feed(
         ends: BTreeMap::new(),
         recorded: stored_to,
         unsettled: 0,
+        exhausted: false,
         cancelled: false,
         ended: false,
     };
@@ -125,6 +126,8 @@ struct Feed<'p> {
     ends: BTreeMap<u64, u64>,
     recorded: u64,
     unsettled: usize,
+    /// The input has no more.
+    exhausted: bool,
     /// The loop has asked for no more.
     cancelled: bool,
     /// The loop knows that no more comes.
@@ -153,10 +156,11 @@ impl Feed<'_> {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<Ended> {
         let mut decoding = FuturesOrdered::new();
         loop {
-            let exhausted = self.cancelled || self.turn.is_none();
+            let exhausted = self.cancelled || self.exhausted;
             if exhausted && decoding.is_empty() {
                 if !std::mem::replace(&mut self.ended, true) {
                     send(self.port, Input::Ended(self.channel)).await?;
+                    self.turn = None;
                 }
                 if self.unsettled == 0 && !self.cancelled {
                     return self.finish().await;
@@ -187,7 +191,7 @@ impl Feed<'_> {
                     match next? {
                         Some(lines) if lines.offset + (lines.bytes.len() as u64) <= self.stored_to => {}
                         Some(lines) => decoding.push_back(self.decode(lines)),
-                        None => self.turn = None,
+                        None => self.exhausted = true,
                     }
                 }
                 () = self.port.budget().room(), if take_more && self.reading.is_none() => {}

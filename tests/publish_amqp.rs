@@ -5,7 +5,9 @@ mod support;
 
 use futures_util::StreamExt;
 use lake::Place;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 use support::Broker;
@@ -76,10 +78,7 @@ async fn every_event_is_confirmed_and_in_the_queue() {
         }
         workflow += u32::from(key.starts_with("workflow."));
         if n == 2_499 {
-            delivery
-                .ack(BasicAckOptions { multiple: true, ..BasicAckOptions::default() })
-                .await
-                .expect("acked");
+            delivery.ack(BasicAckOptions { multiple: true }).await.expect("acked");
         }
     }
     assert!((1_900..2_100).contains(&workflow), "{workflow} of 2,500 are workflow events");
@@ -97,7 +96,7 @@ async fn an_exchange_that_is_not_to_be_declared_must_be_there() {
     let declared = channel.exchange_declare(
         "not_there".into(),
         ExchangeKind::Topic,
-        lapin::options::ExchangeDeclareOptions { passive: true, ..Default::default() },
+        ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() },
         FieldTable::default(),
     );
     assert!(declared.await.is_err(), "nothing was declared");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::delivery::{BlobDraft, Block, Bundle, Delivery, LookFirst, RowHead};
+use super::delivery::{BlobDraft, Block, Bundle, Delivery, LookFirst, Properties, RowHead};
 use crate::archive::{BlobFields, blob_path, render_blob};
 use crate::clock::Micros;
 use crate::event::catalog::Catalog;
@@ -286,13 +286,14 @@ impl Decoder {
     ) {
         let rules = &self.rules;
         let properties = delivery.properties.as_deref();
+        let kept = properties.map(Properties::kept);
         let start = block.bytes.len();
         let rejected = Rejected {
             defect,
             body: &delivery.body,
             body_sha256: &hex(&Sha256::digest(&delivery.body)),
             routing_key: properties.map(|p| p.routing_key.as_str()).or(event.map(|e| e.routing_key.as_ref())),
-            headers: properties.and_then(|p| p.headers.as_deref()),
+            headers: kept.as_deref(),
             consumer: &rules.consumer,
             layout: layout.map(|l| rules.layouts.get(l).name.as_str()),
             event_id: event.map(|e| e.id.as_ref()),

@@ -71,7 +71,8 @@ fn as_text(ty: &EventType, example: &Value, places: &[Place<'_>]) -> String {
     for line in output::table(&fields(&ty.fields)).lines() {
         push(&mut out, &format!("  {line}"));
     }
-    push(&mut out, &format!("\nexample\n{}", indented(&format!("{example:#}"))));
+    push(&mut out, "\nexample");
+    out.push_str(&indented(&format!("{example:#}")));
     if places.is_empty() {
         let why = if ty.lands() {
             "no consumer's bindings fit its routing key"

@@ -239,12 +239,9 @@ impl Replay<'_> {
 /// The delivery as it was; an id that it had then, from wherever, it has again.
 fn delivery(entry: &Entry, body: &bytes::Bytes) -> Delivery {
     let properties = (!entry.routing_key.is_empty()).then(|| {
-        Box::new(Properties {
-            routing_key: entry.routing_key.clone(),
-            message_id: entry.event_id.clone(),
-            headers: Some(entry.headers.clone()),
-            ..Properties::default()
-        })
+        let mut properties = Properties::restored(&entry.routing_key, &entry.headers);
+        properties.message_id = properties.message_id.or_else(|| entry.event_id.clone());
+        Box::new(properties)
     });
     Delivery { body: body.clone(), tag: 0, flagged: true, attempt: 1, position: entry.position, properties }
 }

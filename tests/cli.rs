@@ -193,7 +193,7 @@ fn environment_wins_and_is_checked() {
 
 #[test]
 fn nothing_is_coloured_when_piped() {
-    let home = Home::new().with(&[("CLICOLOR_FORCE", "0".to_owned()), ("TERM", "xterm-256color".to_owned())]);
+    let home = Home::new().with(&[("TERM", "xterm-256color".to_owned())]);
     home.events("in.ndjson", &[events::risk(1)]);
     let runs = [
         home.run(&["--help"]),

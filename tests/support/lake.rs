@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use arrow::util::display::array_value_to_string;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::metadata::ParquetMetaData;
@@ -141,9 +142,13 @@ pub fn rows_of(file: &Path) -> Vec<Row> {
 fn row(batch: &RecordBatch, at: usize) -> Row {
     let schema = batch.schema();
     let cells = schema.fields().iter().zip(batch.columns()).filter(|(_, column)| column.is_valid(at));
-    let text = |(field, column): (&arrow::datatypes::FieldRef, &arrow::array::ArrayRef)| {
-        let text = array_value_to_string(column, at).expect("every type of a lake can be shown");
-        (field.name().clone(), text)
+    let text = |column: &arrow::array::ArrayRef| match column.data_type() {
+        DataType::Timestamp(..) => {
+            let micros = column.as_primitive::<TimestampMicrosecondType>().value(at);
+            let time = chrono::DateTime::from_timestamp_micros(micros).expect("a time");
+            time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
+        }
+        _ => array_value_to_string(column, at).expect("every type of a lake can be shown"),
     };
-    cells.map(text).collect()
+    cells.map(|(field, column)| (field.name().clone(), text(column))).collect()
 }

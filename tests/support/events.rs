@@ -96,7 +96,7 @@ pub fn breach(n: u64) -> Value {
 
 /// Lines that cannot land, each with its reason in the quarantine.
 pub const BROKEN: [(&str, &str); 9] = [
-    ("not_json", r#"{"type": "risk.evaluated", "#),
+    ("not_json", r#"{"type": "risk.evaluated","#),
     ("not_object", r#"[1, 2, 3]"#),
     ("no_type", r#"{"id": "x-1", "timestamp": "2024-03-01T00:00:00Z"}"#),
     ("no_time", r#"{"id": "x-2", "type": "auth.logout", "userId": "u"}"#),

@@ -17,7 +17,7 @@ const OVERHEAD: u64 = 96 * MIB;
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn home() -> Home {
-    Home::new().with(&[("LAKEHEAD_LIMITS__MEMORY", "64MiB".to_owned())])
+    Home::quick().with(&[("LAKEHEAD_LIMITS__MEMORY", "64MiB".to_owned())])
 }
 
 #[track_caller]

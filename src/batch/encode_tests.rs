@@ -8,7 +8,7 @@ use crate::event::json::{Limits, Scanner};
 use crate::event::{Event, Transport};
 use crate::layout::Layouts;
 use crate::layout::extract::Scratch;
-use crate::layout::row::IdentityKey;
+use crate::layout::row::{Identity, IdentityKey};
 
 fn rows(layout: &Layout, catalog: &Catalog, bodies: &[&str]) -> Rows {
     let (mut scanner, mut scratch, mut rows) = (Scanner::default(), Scratch::default(), Rows::default());

@@ -186,6 +186,10 @@ const ROLLED: [Rolled; 9] = [
 /// Rows that are turned into Arrow arrays at a time.
 const SLICE: usize = 16_384;
 
+/// Bytes of rows that are turned into Arrow arrays at a time, so that encoding large bodies takes little memory beside
+/// them.
+const SLICE_BYTES: usize = 8 << 20;
+
 /// Encodes rows, which are sorted first, under a footer.
 ///
 /// # Errors
@@ -198,7 +202,7 @@ pub fn encode(layout: &Layout, rows: &mut Rows, footer: &Footer) -> Result<Bytes
     let out = Vec::with_capacity(rows.bytes() / 4 + 4096);
     let mut writer = ArrowWriter::try_new(out, Arc::clone(&layout.schema), Some(properties))
         .map_err(|e| bug(e.to_string()))?;
-    for slice in rows.index().chunks(SLICE) {
+    for slice in rows.pieces(SLICE, SLICE_BYTES) {
         let mut builders: Vec<_> =
             layout.columns.iter().map(|c| ColumnBuilder::new(&c.kind, slice.len())).collect();
         for at in slice {

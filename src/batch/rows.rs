@@ -89,6 +89,22 @@ impl Rows {
         &self.index
     }
 
+    /// The index in pieces of at most so many rows, and of at most so many bytes where a piece has more than one row.
+    pub fn pieces(&self, rows: usize, bytes: usize) -> impl Iterator<Item = &[RowRef]> {
+        let mut rest = self.index.as_slice();
+        std::iter::from_fn(move || {
+            let mut held = 0;
+            let fits = |at: &&RowRef| {
+                held += at.len as usize;
+                held <= bytes
+            };
+            let n = rest.iter().take(rows).take_while(fits).count().max(1).min(rest.len());
+            let (piece, after) = rest.split_at(n);
+            rest = after;
+            (!piece.is_empty()).then_some(piece)
+        })
+    }
+
     /// The bytes of a row.
     #[inline]
     pub fn row(&self, at: &RowRef) -> &[u8] {

@@ -138,10 +138,14 @@ pub async fn run(setup: &Setup, request: &Backfill) -> Result<Outcome> {
                 fed = &mut work => break fed,
                 () = tokio::time::sleep(Duration::from_millis(200)) => bar.show(&meter),
             }
+            if let Some(lost) = setup.lost_store() {
+                break Err(lost);
+            }
         }
     };
     if fed.is_err() {
-        port.stop(setup.config.limits.shutdown_deadline).await;
+        let lost = setup.lost_store().is_some();
+        port.stop(if lost { Duration::ZERO } else { setup.config.limits.shutdown_deadline }).await;
     }
     drop(port);
     let summary = pipeline.await.map_err(|e| Error::bug("the pipeline has died").source(e))??;

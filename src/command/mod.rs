@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::layout::row::IdentityKey;
 use crate::pipeline::land::Pause;
 use crate::store::Store;
+use crate::units::format_duration;
 use setup::Setup;
 
 /// Does what the command line says.
@@ -89,17 +90,27 @@ pub fn identity_key() -> IdentityKey {
 /// # Errors
 /// What the store said last.
 pub async fn probe(setup: &Setup, store: &Store) -> Result<()> {
-    let until = Instant::now() + setup.config.rabbitmq.connect_timeout;
+    let waited = setup.config.rabbitmq.connect_timeout;
+    let until = Instant::now() + waited;
     let mut pause = Pause::default();
     let folder = store.path(crate::pipeline::writer::FOLDER)?;
-    loop {
-        match store.list_all(&folder).await {
-            Ok(_) => return Ok(()),
-            Err(e) if Instant::now() >= until => return Err(e),
-            Err(e) => tracing::warn!(error = %e, "cannot reach the store; trying again"),
+    let mut last =
+        Error::unreachable(format!("{}: no answer within {}", store.shown(), format_duration(waited)))
+            .hint("the store is slow or cannot be reached; rabbitmq.connect_timeout is the longest wait");
+    let tries = async {
+        loop {
+            match store.list_all(&folder).await {
+                Ok(_) => return,
+                Err(e) => {
+                    tracing::warn!(error = %e, "cannot reach the store; trying again");
+                    last = e;
+                }
+            }
+            pause.wait().await;
         }
-        pause.wait().await;
-    }
+    };
+    let reached = tokio::time::timeout_at(until, tries).await;
+    reached.map_err(|_| last)
 }
 
 /// Rows as columns: the first left, the others right.

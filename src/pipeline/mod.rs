@@ -18,6 +18,7 @@ mod state;
 mod summary;
 pub mod writer;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -38,7 +39,7 @@ use crate::store::Store;
 use attest::{Attestor, Proof};
 pub use budget::Budget;
 pub use land::Cpu;
-use land::{Landed, Shore};
+use land::{Landed, Landing, Shore};
 pub use port::{Close, Command, Input, Opened};
 pub use shelve::Shelf;
 use shelve::Shelved;
@@ -302,6 +303,8 @@ impl Pipeline {
             blobs: 0,
             attestor,
             flushing: false,
+            landings: 0,
+            waiting: VecDeque::new(),
         }
         .run()
         .await
@@ -334,7 +337,14 @@ struct Loop {
     attestor: Option<Attestor>,
     /// True until the blobs that were there at a flush are put, and their digest closed.
     flushing: bool,
+    /// Landings in flight.
+    landings: usize,
+    /// Landings that may begin when others have ended: tasks take memory that nothing charges.
+    waiting: VecDeque<Landing>,
 }
+
+/// Landings in flight at most: enough that no store and no core has to wait for the loop.
+const LANDINGS: usize = 256;
 
 impl Loop {
     async fn run(mut self) -> Result<Summary> {
@@ -438,7 +448,10 @@ impl Loop {
                     attestor.surveyed(survey, now);
                 }
             }
-            Ok(Done::Landed(landed)) => self.state.landed(*landed),
+            Ok(Done::Landed(landed)) => {
+                self.landings -= 1;
+                self.state.landed(*landed);
+            }
             Ok(Done::Shelved(shelved)) => {
                 self.blobs -= 1;
                 match shelved {
@@ -497,7 +510,10 @@ impl Loop {
 
     /// Begins every landing and blob that may begin.
     fn begin(&mut self) {
-        for landing in self.state.take_ready() {
+        self.waiting.extend(self.state.take_ready());
+        while self.landings < LANDINGS {
+            let Some(landing) = self.waiting.pop_front() else { break };
+            self.landings += 1;
             let shore = Arc::clone(&self.shore);
             self.jobs.spawn(async move { Done::Landed(Box::new(shore.land(landing).await)) });
         }
@@ -537,6 +553,7 @@ impl Loop {
             self.done(done)?;
             self.state.take_ready();
         }
+        self.waiting.clear();
         self.shore.registry.unregister().await?;
         let writer = writer::fresh_writer(&self.pipeline.settings.writer_name, &crate::clock::fresh_id());
         self.abandon = CancellationToken::new();

@@ -271,6 +271,7 @@ fn footer(layout: &Layout, landing: &Landing) -> Footer {
     Footer {
         layout: layout.name.clone(),
         layout_version: layout.version,
+        rules: Some(layout.rules()),
         batch: landing.batch.clone(),
         rolled: Some(landing.rolled),
         rows: landing.rows.len() as u64,

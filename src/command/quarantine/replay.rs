@@ -177,7 +177,7 @@ impl Replay<'_> {
         let mut tried = Tried { blocks: Vec::new(), datasets: BTreeSet::new(), refused: None };
         let mut seen = BTreeSet::new();
         for entry in &held.entries {
-            if !seen.insert((&entry.consumer, &entry.layout, &entry.routing_key)) {
+            if !seen.insert((&entry.consumer, &entry.layout, &entry.routing_key, &entry.event_id)) {
                 continue;
             }
             let budget = waiting.map_or_else(|| Budget::new(usize::MAX), |w| w.budget().clone());

@@ -31,8 +31,11 @@ fn decode(c: &mut Criterion) {
     let mix: Vec<_> = catalog.map(|(body, key)| (body, Some(key))).collect();
     let mut group = c.benchmark_group("decode");
     group.throughput(Throughput::Elements(EVENTS as u64));
-    let cases: [(&str, &[&str], &Vec<_>); 3] =
-        [("risk_evaluations", &["risk_evaluations"], &risk), ("ml_audit", &["ml_audit"], &risk), ("mix", &[], &mix)];
+    let cases: [(&str, &[&str], &Vec<_>); 3] = [
+        ("risk_evaluations", &["risk_evaluations"], &risk),
+        ("ml_audit", &["ml_audit"], &risk),
+        ("mix", &[], &mix),
+    ];
     for (name, layouts, events) in cases {
         let mut decoder = support::decoder(&setup, layouts);
         group.bench_function(name, |b| {

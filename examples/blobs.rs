@@ -49,7 +49,11 @@ async fn main() -> Result<()> {
     let began = Instant::now();
     let puts = bodies.into_iter().enumerate().map(|(n, body)| {
         let day = n * cli.days / cli.count + 1;
-        put(&store, format!("bare/month={:02}/day={:02}/risk.evaluated-{n:08}.json", day / 32, day % 32), body)
+        put(
+            &store,
+            format!("bare/month={:02}/day={:02}/risk.evaluated-{n:08}.json", day / 32, day % 32),
+            body,
+        )
     });
     stream::iter(puts).buffer_unordered(cli.concurrency).try_collect::<()>().await?;
     let seconds = began.elapsed().as_secs_f64();

@@ -174,8 +174,7 @@ async fn consume(queue: &Queue, prefetch: u16, consumers: u16) -> Result<()> {
 /// One channel: acknowledges `step` deliveries at a time, and what is left at the end.
 async fn drain(channel: Channel, queue: String, step: usize, progress: Arc<Progress>) -> Result<()> {
     let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-    let mut deliveries =
-        channel.basic_consume(queue.as_str().into(), "".into(), options, arguments).await?;
+    let mut deliveries = channel.basic_consume(queue.as_str().into(), "".into(), options, arguments).await?;
     let mut done = pin!(progress.done.cancelled());
     let (mut held, mut last): (usize, Option<Acker>) = (0, None);
     loop {

@@ -48,7 +48,14 @@ impl Draw {
 
     fn uuid(&mut self) -> String {
         let (a, b) = (self.next(), self.next());
-        format!("{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}", a >> 32, a >> 16 & 0xFFFF, a & 0xFFF, b >> 52, b & 0xFFFF_FFFF_FFFF)
+        format!(
+            "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
+            a >> 32,
+            a >> 16 & 0xFFFF,
+            a & 0xFFF,
+            b >> 52,
+            b & 0xFFFF_FFFF_FFFF
+        )
     }
 
     fn score(&mut self) -> f64 {
@@ -116,7 +123,8 @@ pub fn bundle(events: impl Iterator<Item = (Bytes, Option<String>)>) -> Bundle {
         flagged: false,
         attempt: 1,
         position: n as i64 + 1,
-        properties: routing_key.map(|routing_key| Box::new(Properties { routing_key, ..Properties::default() })),
+        properties: routing_key
+            .map(|routing_key| Box::new(Properties { routing_key, ..Properties::default() })),
     });
     Bundle {
         channel: 1,

@@ -16,13 +16,13 @@ import duckdb
 
 QUERIES = {
     "tenant-month": """
-        SELECT count(*), avg(riskScore), max(eventTime), count(DISTINCT opportunityId)
+        SELECT count(*), avg(riskScore), max(epoch_us(eventTime)), count(DISTINCT opportunityId)
         FROM lake WHERE tenantId = $tenant AND year = $year AND month = $month""",
     "tenant-month, documents": """
-        SELECT opportunityId, eventTime, riskScore, categoryScores, topDrivers
+        SELECT opportunityId, epoch_us(eventTime), riskScore, categoryScores, topDrivers
         FROM lake WHERE tenantId = $tenant AND year = $year AND month = $month""",
     "event by id": """
-        SELECT * FROM lake WHERE eventId = $event""",
+        SELECT * REPLACE (epoch_us(eventTime) AS eventTime) FROM lake WHERE eventId = $event""",
 }
 
 

@@ -105,8 +105,7 @@ def draw(folder, results):
     folder.mkdir(parents=True, exist_ok=True)
     for name, figures in results["subjects"].items():
         key = "per_s" if figures["count"] and figures["unit"] != "queries" else "wall_s"
-        bars = [
-            (peer, numbers[key], peer == figures["ours"]) for peer, numbers in figures["peers"].items() if key in numbers
-        ]
+        peers = figures["peers"].items()
+        bars = [(peer, numbers[key], peer == figures["ours"]) for peer, numbers in peers if key in numbers]
         unit = f"{figures['unit']} per second" if key == "per_s" else "seconds"
         (folder / f"{name}.svg").write_text(charts.bars(figures["title"], unit, bars))

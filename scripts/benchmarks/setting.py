@@ -8,9 +8,10 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .measure import Failed
+from .measure import Failed, fresh
 
 ROOT = Path(__file__).resolve().parents[2]
+DATASET = "risk_evaluations"
 
 # An input is made once and kept: its name, and the arguments of scripts/generate-risk-events after N and OUT. The span
 # of a thousand days ends in the past, so that no event is refused as one of the future.
@@ -62,14 +63,12 @@ class Bench:
 
     def work(self, name):
         """A folder for one subject; whatever an earlier run left there is gone."""
-        from .measure import fresh
-
         return fresh(self.folder / "work" / name)
 
-    def risk(self, kind, count):
+    def risk(self, kind, count, seed=7):
         """The path of `count` risk events of a kind, made if they are not there."""
-        path = self.folder / "inputs" / f"risk-{kind}-{count}.ndjson"
-        command = [ROOT / "scripts/generate-risk-events", str(count), "-", *RISK[kind]]
+        path = self.folder / "inputs" / f"risk-{kind}-{count}-{seed}.ndjson"
+        command = [ROOT / "scripts/generate-risk-events", count, "-", *RISK[kind], "--seed", seed]
         return made(path, command)
 
     def mix(self, count):
@@ -135,7 +134,7 @@ def said(command):
 
 
 def rows(bench, folder, distinct="eventId"):
-    """Rows and distinct ids in a folder of Parquet: asked of DuckDB, to be sure that nothing was measured but the job."""
+    """Rows and distinct ids in a folder of Parquet, as DuckDB counts them: what was measured must be the whole job."""
     script = (
         "import duckdb, json, sys; print(json.dumps(duckdb.sql(f\"SELECT count(*), count(DISTINCT {sys.argv[2]}) "
         "FROM read_parquet('{sys.argv[1]}/**/*.parquet')\").fetchone()))"

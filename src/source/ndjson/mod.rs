@@ -76,7 +76,10 @@ pub async fn feed(
     let (commands_in, commands) = mpsc::channel(1024);
     let channel = port.channel();
     let opened = Opened { channel, consumer: 0, prefetch: usize::MAX, commands: commands_in };
-    send(port, Input::Opened(opened)).await?;
+    if send(port, Input::Opened(opened)).await.is_err() {
+        // It was stopped while this input was being looked up.
+        return Ok(Ended::Stopped);
+    }
     let reader = LineReader::open(input, Arc::clone(&meter.read))?;
     let feed = Feed {
         port,
@@ -98,7 +101,11 @@ pub async fn feed(
         cancelled: false,
         ended: false,
     };
-    let ended = feed.run(commands).await;
+    let ended = match feed.run(commands).await {
+        // The loop was stopped, or says itself why it ended.
+        Err(_) if port.inputs().is_closed() => Ok(Ended::Stopped),
+        ended => ended,
+    };
     // Gone: the loop has ended, and with it the channel.
     let _ = port.inputs().send(Input::Closed(channel)).await;
     ended

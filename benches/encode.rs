@@ -12,6 +12,7 @@ fn footer(layout: &Layout, rows: &Rows) -> Footer {
     Footer {
         layout: layout.name.clone(),
         layout_version: layout.version,
+        rules: Some(layout.rules()),
         batch: "bench".into(),
         rolled: Some(Rolled::Rows),
         rows: rows.len() as u64,

@@ -235,7 +235,7 @@ async fn dry_run(rules: Rules, inputs: &[InputFile], setup: &Setup) -> Result<Ou
             let mut reader = LineReader::open(&input, Arc::default())?;
             let (mut counts, mut land) = (Counts::default(), BTreeMap::<String, u64>::new());
             let budget = crate::pipeline::Budget::new(usize::MAX);
-            while let Some(block) = reader.next()? {
+            while let Some(block) = reader.next_block()? {
                 let delivery = |(position, body)| Delivery {
                     body,
                     tag: 1,

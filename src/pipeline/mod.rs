@@ -418,7 +418,7 @@ impl Loop {
                 self.state.seal_all(rolled);
                 self.flushing = true;
             }
-            Input::Block(block) => self.state.absorb(block),
+            Input::Block(block) => self.state.absorb(*block),
             Input::Ended(channel) => self.state.ended(channel),
             Input::Closed(channel) => self.state.closed(channel),
             Input::Prefetch(channel, prefetch) => self.state.prefetch(channel, prefetch),

@@ -143,7 +143,7 @@ struct Feed<'p> {
 
 fn read_next(mut reader: LineReader) -> JoinHandle<(LineReader, Result<Option<Lines>>)> {
     tokio::task::spawn_blocking(move || {
-        let next = reader.next();
+        let next = reader.next_block();
         (reader, next)
     })
 }
@@ -189,7 +189,7 @@ impl Feed<'_> {
                         Option::ok_or_else(done, || Error::bug("decoding has died"))?;
                     self.decoders.push(decoder);
                     self.meter.events.fetch_add(block.counts.deliveries, Ordering::Relaxed);
-                    send(self.port, Input::Block(block)).await?;
+                    send(self.port, Input::Block(Box::new(block))).await?;
                 }
                 read = finished(&mut self.reading), if self.reading.is_some() && take_more => {
                     self.reading = None;

@@ -10,12 +10,14 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::Rule;
 use super::budget::Charge;
 use super::look::{self, Files};
 use super::writer::Registry;
 use crate::batch::encode::{Claims, Footer, Rolled, encode};
 use crate::batch::identities::IdentitySet;
 use crate::batch::rows::Rows;
+use crate::clock::Clock;
 use crate::error::Result;
 use crate::layout::partition::Partition;
 use crate::layout::row::IdentityKey;
@@ -67,6 +69,10 @@ pub struct Shore {
     pub puts: Semaphore,
     /// The process's key of identities.
     pub key: IdentityKey,
+    /// Where names of fences come from.
+    pub clock: Clock,
+    /// A rule that is not kept, in simulations.
+    pub without: Option<Rule>,
     /// Set when landings shall end without an outcome.
     pub abandon: CancellationToken,
 }
@@ -157,6 +163,7 @@ impl Shore {
             }
         };
         let end = tokio::select! {
+            biased;
             end = work => end,
             () = self.abandon.cancelled() => End::Abandoned,
         };
@@ -217,6 +224,7 @@ impl Shore {
                 Ok(None) => {}
                 Err(e) => {
                     tracing::warn!(error = %e, hint = e.way_out(), "cannot put; trying again");
+                    landing.seq += u32::from(self.without == Some(Rule::OwnName));
                     pause.wait().await;
                 }
             }

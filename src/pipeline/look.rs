@@ -15,7 +15,9 @@ use parquet::bloom_filter::Sbbf;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 
+use super::Rule;
 use super::land::{Landing, Shore};
+use super::writer::Other;
 use crate::batch::encode::{Claims, Footer, encode};
 use crate::batch::identities::IdentitySet;
 use crate::batch::rows::Rows;
@@ -77,15 +79,68 @@ pub async fn fence_and_look(shore: &Shore, landing: &Landing) -> Result<Identity
             files.push(meta.location);
         }
     }
-    let claims = landing.rows.claims(&layout);
+    if let Some(rule) = shore.without {
+        return carelessly(rule, shore, landing, &layout, others, files, &last).await;
+    }
+    fence_all(shore, landing, &layout, others, &last, &mut files).await?;
+    look_into_all(shore, landing, &layout, files).await
+}
+
+/// What [`fence_and_look`] does where a simulation wants it without one of its rules.
+async fn carelessly(
+    rule: Rule,
+    shore: &Shore,
+    landing: &Landing,
+    layout: &Arc<Layout>,
+    mut others: Vec<Other>,
+    mut files: Vec<Path>,
+    last: &BTreeMap<String, u32>,
+) -> Result<IdentitySet> {
+    match rule {
+        Rule::Fences => others.clear(),
+        Rule::Register => {
+            let there = last.keys().filter(|w| *w != shore.registry.writer());
+            others = there.map(|w| Other { writer: w.clone(), silent: false }).collect();
+        }
+        Rule::Lookup => files.clear(),
+        Rule::Order => {
+            let present = look_into_all(shore, landing, layout, files).await?;
+            fence_all(shore, landing, layout, others, last, &mut Vec::new()).await?;
+            return Ok(present);
+        }
+        Rule::OwnName | Rule::AllBatches | Rule::Remember => {}
+    }
+    fence_all(shore, landing, layout, others, last, &mut files).await?;
+    look_into_all(shore, landing, layout, files).await
+}
+
+/// Fences the other writers; `last` is their highest sequence numbers, as far as they have files.
+async fn fence_all(
+    shore: &Shore,
+    landing: &Landing,
+    layout: &Arc<Layout>,
+    others: Vec<Other>,
+    last: &BTreeMap<String, u32>,
+    files: &mut Vec<Path>,
+) -> Result<()> {
+    let claims = landing.rows.claims(layout);
     for other in others {
         let next = last.get(&other.writer).map(|s| s + 1);
         let claims = if other.silent { Claims::All } else { Claims::Some(claims.clone()) };
-        fence(shore, landing, &layout, &other.writer, next, claims, &mut files).await?;
+        fence(shore, landing, layout, &other.writer, next, claims, files).await?;
     }
+    Ok(())
+}
+
+async fn look_into_all(
+    shore: &Shore,
+    landing: &Landing,
+    layout: &Arc<Layout>,
+    files: Vec<Path>,
+) -> Result<IdentitySet> {
     let mut present = IdentitySet::default();
     for path in files {
-        look_into(shore, landing, &layout, &path, &mut present).await?;
+        look_into(shore, landing, layout, &path, &mut present).await?;
     }
     Ok(present)
 }
@@ -109,7 +164,7 @@ async fn fence(
     let footer = Footer {
         layout: layout.name.clone(),
         layout_version: layout.version,
-        batch: format!("fence-{}", crate::clock::fresh_id()),
+        batch: format!("fence-{}", shore.clock.fresh_id()),
         rolled: None,
         rows: 0,
         span: None,

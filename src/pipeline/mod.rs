@@ -84,6 +84,29 @@ pub struct Settings {
     pub always_look: bool,
     /// True where a delivery that is given back comes again; false for files.
     pub redelivers: bool,
+    /// A rule of the delivery protocol that is not kept, for simulations that show why it is there.
+    #[doc(hidden)]
+    pub without: Option<Rule>,
+}
+
+/// Rules of the delivery protocol that a simulation can switch off, to see that they are missed.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// Other writers are fenced (rule 4).
+    Fences,
+    /// Files of the partition are looked into (rule 4).
+    Lookup,
+    /// Whom to fence is read off the registrations, not off the files that are there (rule 1).
+    Register,
+    /// A try that failed is repeated under its own name (rule 2).
+    OwnName,
+    /// The fences come before the look (rule 4).
+    Order,
+    /// A fence takes its rows out of every batch of the partition (rule 5).
+    AllBatches,
+    /// What a fence claimed is remembered (rule 5).
+    Remember,
 }
 
 /// What the outside sees of the loop, for health and progress.
@@ -257,6 +280,8 @@ impl Pipeline {
             cpu: parts.cpu.clone(),
             puts: tokio::sync::Semaphore::new(self.settings.puts),
             key: parts.key,
+            clock: parts.clock.clone(),
+            without: self.settings.without,
             abandon,
         }))
     }
@@ -266,7 +291,7 @@ impl Pipeline {
     /// # Errors
     /// The store's, when the writer cannot be registered.
     pub async fn run(self) -> Result<Summary> {
-        let writer = writer::fresh_writer(&self.settings.writer_name, &crate::clock::fresh_id());
+        let writer = writer::fresh_writer(&self.settings.writer_name, &self.parts.clock.fresh_id());
         let abandon = CancellationToken::new();
         let shore = self.shore(writer.clone(), abandon.clone()).await?;
         tracing::info!(writer, store = %self.parts.store.shown(), "writer registered");
@@ -468,7 +493,8 @@ impl Loop {
             self.state.take_ready();
         }
         self.shore.registry.unregister().await?;
-        let writer = writer::fresh_writer(&self.pipeline.settings.writer_name, &crate::clock::fresh_id());
+        let id = self.pipeline.parts.clock.fresh_id();
+        let writer = writer::fresh_writer(&self.pipeline.settings.writer_name, &id);
         self.abandon = CancellationToken::new();
         self.shore = self.pipeline.shore(writer.clone(), self.abandon.clone()).await?;
         self.state.start_anew(writer);

@@ -48,6 +48,7 @@ impl Shelf {
     pub async fn put(self, blob: Blob, abandon: CancellationToken) -> Shelved {
         let layout = blob.draft.layout;
         tokio::select! {
+            biased;
             shelved = self.until_known(&blob) => shelved,
             () = abandon.cancelled() => Shelved::Abandoned { layout },
         }

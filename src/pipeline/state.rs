@@ -13,7 +13,7 @@ use super::delivery::{BlobDraft, Block, Counts, RowHead};
 use super::land::{End, Landed, Landing};
 use super::lanes::Lanes;
 use super::port::{Close, Command, Opened};
-use super::{Limits, Settings, Summary};
+use super::{Limits, Rule, Settings, Summary};
 use crate::batch::encode::{Claims, Rolled};
 use crate::batch::identities::{Identities, Known};
 use crate::batch::receipts::{ChannelId, Ledger, Receipt, Settle};
@@ -288,11 +288,16 @@ impl State {
         let newest = self.newest_channel;
         let layout = Arc::clone(self.layouts.get(landing.partition.layout));
         let lane = self.lanes.lane(&landing.partition);
-        let mut claimed = lane.take_claimed(&layout, &claims);
+        let mut claimed = match self.settings.without {
+            Some(Rule::AllBatches) => Rows::default(),
+            _ => lane.take_claimed(&layout, &claims),
+        };
         if super::lanes::take(&mut landing.rows, &layout, &claims, &mut claimed) {
             landing.encoded = None;
         }
-        lane.remember(claims, newest);
+        if self.settings.without != Some(Rule::Remember) {
+            lane.remember(claims, newest);
+        }
         let partition = landing.partition.clone();
         if landing.rows.is_empty() {
             self.landing_bytes -= landing.weight;
@@ -399,7 +404,7 @@ impl State {
 
     /// Seals what is old enough, what nothing more can come to, and what memory cannot hold.
     pub fn tick(&mut self, now: Micros) {
-        let old: Vec<(Partition, bool, Rolled)> = self
+        let mut old: Vec<(Partition, bool, Rolled)> = self
             .lanes
             .all
             .iter()
@@ -412,6 +417,8 @@ impl State {
                 fresh.into_iter().chain(flagged.map(|_| (p.clone(), true, Rolled::Redelivered)))
             })
             .collect();
+        // In an order that does not depend on the map's.
+        old.sort_unstable_by(|(p, f, _), (q, g, _)| (p, f).cmp(&(q, g)));
         for (partition, flagged, rolled) in old {
             self.seal(&partition, flagged, rolled);
         }
@@ -440,12 +447,13 @@ impl State {
 
     fn seal_where(&mut self, rolled: Rolled, wanted: impl Fn(&Partition) -> bool) {
         let open = self.lanes.all.iter().filter(|(p, _)| wanted(p));
-        let open: Vec<(Partition, bool)> = open
+        let mut open: Vec<(Partition, bool)> = open
             .flat_map(|(p, lane)| {
                 let fresh = lane.fresh.is_some().then(|| (p.clone(), false));
                 fresh.into_iter().chain(lane.flagged.is_some().then(|| (p.clone(), true)))
             })
             .collect();
+        open.sort_unstable();
         for (partition, flagged) in open {
             self.seal(&partition, flagged, if flagged { Rolled::Redelivered } else { rolled });
         }
@@ -461,7 +469,7 @@ impl State {
                 let fresh = lane.fresh.as_ref().map(|o| (size(o), p, false));
                 fresh.into_iter().chain(lane.flagged.as_ref().map(|o| (size(o), p, true)))
             });
-            let Some((_, partition, flagged)) = open.max_by_key(|(size, ..)| *size) else { return };
+            let Some((_, partition, flagged)) = open.max() else { return };
             let partition = partition.clone();
             self.seal(&partition, flagged, if flagged { Rolled::Redelivered } else { Rolled::Memory });
         }

@@ -133,7 +133,7 @@ impl World {
         c.wire.0 = c.wire.0.max(now + delay);
         let (at, owner) = (c.wire.0, c.owner.clone());
         // Dead: the owner does not care.
-        self.at(at, Box::new(move |_| drop(owner.send(frame))));
+        self.at(at, Box::new(move |_| owner.send(frame).unwrap_or_default()));
     }
 
     /// Takes a request of a channel's owner onto the wire.

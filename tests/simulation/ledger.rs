@@ -48,8 +48,9 @@ impl Ledger {
         self.violations.push(what);
     }
 
-    /// Notes an object that the store has committed.
-    pub fn committed(&mut self, path: &str, bytes: &Bytes) {
+    /// Notes an object that the store has committed; returns the messages in its rows.
+    pub fn committed(&mut self, path: &str, bytes: &Bytes) -> Vec<usize> {
+        let mut held = Vec::new();
         if let Some(name) = path.strip_prefix(BLOBS) {
             let id = name.rsplit_once('-').and_then(|(_, id)| number(id.strip_suffix(".json")?));
             match id {
@@ -59,6 +60,7 @@ impl Ledger {
         } else if let Some(dataset) = DATASETS.into_iter().find(|d| path.starts_with(d)) {
             for id in texts(bytes, "eventId").iter().filter_map(|id| number(id)) {
                 *self.rows.entry((dataset, id)).or_default() += 1;
+                held.push(id);
             }
         } else if path.starts_with("_quarantine/") {
             for body in texts(bytes, "body") {
@@ -67,8 +69,10 @@ impl Ledger {
                     Some(id) => *self.quarantined.entry(id).or_default() += 1,
                     None => self.violation(format!("a quarantined body of nobody: {body}")),
                 }
+                held.extend(id);
             }
         }
+        held
     }
 
     fn rows(&self, dataset: &'static str, id: usize) -> u32 {

@@ -19,7 +19,7 @@ use lakehead::pipeline::decode::{Decoder, Route, Rules};
 use lakehead::pipeline::delivery::{Bundle, Delivery};
 use lakehead::pipeline::{
     Close, Command, ConsumerSettings, Cpu, Input, Limits, Opened, Parts, Pipeline, Port, Rule, Settings, Shelf,
-    Summary,
+    Summary, View,
 };
 use lakehead::store::Store;
 use object_store::path::Path;
@@ -162,7 +162,6 @@ impl Process {
 
 /// Consumes for as long as the loop runs, as the AMQP source does.
 async fn consume(process: usize, deployment: Deployment, port: Port) {
-    // The registration comes first: nothing is consumed before the loop takes inputs.
     loop {
         let end = tokio::select! {
             biased;
@@ -171,7 +170,7 @@ async fn consume(process: usize, deployment: Deployment, port: Port) {
         };
         match end {
             End::Stopped => return,
-            End::Again { hold: true } => port.store_answers().await,
+            End::Again { hold: true } => until(&port, |v| v.store_answers).await,
             End::Again { hold: false } => {}
             End::Lost => {
                 let wait = deployment.world.lock().chance.within(10, 3_000);
@@ -214,11 +213,8 @@ impl Flow<'_> {
         if port.inputs().send(Input::Opened(opened)).await.is_err() {
             return End::Stopped;
         }
-        // The loop reads its inbox only once the writer is registered; until it has, nothing may be consumed.
-        let mut view = port.view();
-        if view.wait_for(|v| v.turned_at != 0).await.is_err() {
-            return End::Stopped;
-        }
+        // The loop turns once the writer is registered; until it has, nothing may be consumed.
+        until(port, |v| v.turned_at != 0).await;
         let (owner, mut frames) = mpsc::unbounded_channel();
         let channel = deployment.world.lock().open(process, deployment.prefetch, owner);
         let mut flow = Flow {
@@ -347,6 +343,13 @@ impl Flow<'_> {
             Settle::Return(tag) => self.request(Request::Nack { tag }),
         }
         None
+    }
+}
+
+/// Waits for what the loop shows. Not with [`Port::store_answers`]: that wakes those who wait in no fixed order.
+async fn until(port: &Port, shown: impl Fn(&View) -> bool) {
+    while !shown(&port.view().borrow()) && !port.inputs().is_closed() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

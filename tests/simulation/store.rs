@@ -94,7 +94,8 @@ impl World {
                     return Err(Error::AlreadyExists { path: path.clone(), source });
                 }
                 self.write(path, bytes);
-                self.ledger.committed(path, bytes);
+                let held = self.ledger.committed(path, bytes);
+                self.note(format_args!("store: {path} holds {held:?}"));
                 Ok(Answer::Done)
             }
             Op::Overwrite(path, bytes) => {

@@ -94,11 +94,6 @@ impl World {
         self.now = until;
     }
 
-    /// True if something is still on its way.
-    pub fn is_busy(&self) -> bool {
-        !self.agenda.is_empty()
-    }
-
     /// Notes what happened: the trace of a run.
     pub fn note(&mut self, what: std::fmt::Arguments<'_>) {
         let line = format!("{:>9} {what}", self.now);

@@ -107,6 +107,8 @@ pub struct Landed {
     pub landing: Landing,
     /// Rows that some file of the partition held before.
     pub present: Rows,
+    /// What fences claim that stood at our names before the look; they bind every other batch of the partition.
+    pub passed: Vec<Claims>,
     /// The end.
     pub end: End,
 }
@@ -146,13 +148,18 @@ impl Pause {
 impl Shore {
     /// Lands a batch.
     pub async fn land(self: Arc<Self>, mut landing: Landing) -> Landed {
-        let mut present = Rows::default();
+        let (mut present, mut passed) = (Rows::default(), Vec::new());
         let work = async {
             if landing.look {
                 let found = self.look(&landing).await;
-                present = split(&mut landing.rows, &found);
+                present = split(&mut landing.rows, &found.present);
                 landing.look = false;
                 landing.encoded = None;
+                landing.seq = found.seq;
+                passed = found.passed;
+                if passed.contains(&Claims::All) {
+                    return End::Fenced(Claims::All);
+                }
             }
             if landing.rows.is_empty() {
                 return End::Stored(None);
@@ -167,10 +174,10 @@ impl Shore {
             end = work => end,
             () = self.abandon.cancelled() => End::Abandoned,
         };
-        Landed { landing, present, end }
+        Landed { landing, present, passed, end }
     }
 
-    async fn look(&self, landing: &Landing) -> IdentitySet {
+    async fn look(&self, landing: &Landing) -> look::Found {
         let mut pause = Pause::default();
         loop {
             match look::fence_and_look(self, landing).await {

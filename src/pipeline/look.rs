@@ -54,11 +54,23 @@ impl Files {
     }
 }
 
+/// What a look has found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Rows of the landing that some file of the partition holds.
+    pub present: IdentitySet,
+    /// What fences claim that stood at our own names before we looked. They bind every other batch, but not the one
+    /// that looked: who made them has put its rows already, which the look has seen, or will find our own fence.
+    pub passed: Vec<Claims>,
+    /// Our next name that may be free.
+    pub seq: u32,
+}
+
 /// Fences every other writer out of the landing's partition, and returns which of its rows some file there holds.
 ///
 /// # Errors
 /// The store's; everything may be tried again.
-pub async fn fence_and_look(shore: &Shore, landing: &Landing) -> Result<IdentitySet> {
+pub async fn fence_and_look(shore: &Shore, landing: &Landing) -> Result<Found> {
     let layout = Arc::clone(shore.layouts.get(landing.partition.layout));
     let others = shore.registry.others(&layout.name).await?;
     let folder = shore.store.path(&format!("{}/{}", layout.name, landing.partition.path(&layout)))?;
@@ -79,11 +91,27 @@ pub async fn fence_and_look(shore: &Shore, landing: &Landing) -> Result<Identity
             files.push(meta.location);
         }
     }
+    let mut found = pass_fences(shore, landing, &last).await?;
     if let Some(rule) = shore.without {
-        return carelessly(rule, shore, landing, &layout, others, files, &last).await;
+        found.present = carelessly(rule, shore, landing, &layout, others, files, &last).await?;
+        return Ok(found);
     }
     fence_all(shore, landing, &layout, others, &last, &mut files).await?;
-    look_into_all(shore, landing, &layout, files).await
+    found.present = look_into_all(shore, landing, &layout, files).await?;
+    Ok(found)
+}
+
+/// Reads what stands at our own names though we have not put it. Met one by one, each would send the landing's rows back
+/// to the queue; with three writers that makes more fences than are met, and nobody would ever land them.
+async fn pass_fences(shore: &Shore, landing: &Landing, last: &BTreeMap<String, u32>) -> Result<Found> {
+    let mut found = Found { seq: landing.seq, ..Found::default() };
+    let Some(last) = last.get(shore.registry.writer()) else { return Ok(found) };
+    while found.seq <= *last {
+        let path = shore.file_path(&landing.partition, shore.registry.writer(), found.seq)?;
+        found.passed.extend(read_footer(&shore.store, &path).await?.and_then(|f| f.fence));
+        found.seq += 1;
+    }
+    Ok(found)
 }
 
 /// What [`fence_and_look`] does where a simulation wants it without one of its rules.

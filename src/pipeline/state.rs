@@ -251,7 +251,7 @@ impl State {
 
     /// A landing has ended.
     pub fn landed(&mut self, landed: Landed) {
-        let Landed { landing, present, end } = landed;
+        let Landed { landing, present, passed, end } = landed;
         let layout = landing.partition.layout;
         if let Some(n) = self.in_flight.get_mut(&layout) {
             *n -= 1;
@@ -262,6 +262,9 @@ impl State {
         self.summary.already_stored += present.len() as u64;
         self.stored(layout, &present);
         let partition = landing.partition.clone();
+        for claims in passed.into_iter().filter(|c| *c != Claims::All) {
+            self.claimed(&partition, claims, Rows::default());
+        }
         match end {
             End::Stored(size) => {
                 self.landing_bytes -= landing.weight;
@@ -284,30 +287,34 @@ impl State {
     }
 
     fn met_fence(&mut self, mut landing: Landing, claims: Claims) {
-        self.summary.fences_met += 1;
-        let newest = self.newest_channel;
-        let layout = Arc::clone(self.layouts.get(landing.partition.layout));
-        let lane = self.lanes.lane(&landing.partition);
-        let mut claimed = match self.settings.without {
-            Some(Rule::AllBatches) => Rows::default(),
-            _ => lane.take_claimed(&layout, &claims),
-        };
-        if super::lanes::take(&mut landing.rows, &layout, &claims, &mut claimed) {
+        let partition = landing.partition.clone();
+        let mut claimed = Rows::default();
+        if super::lanes::take(&mut landing.rows, self.layouts.get(partition.layout), &claims, &mut claimed) {
             landing.encoded = None;
         }
-        if self.settings.without != Some(Rule::Remember) {
-            lane.remember(claims, newest);
-        }
-        let partition = landing.partition.clone();
         if landing.rows.is_empty() {
             self.landing_bytes -= landing.weight;
         } else {
-            lane.queue.push_front(landing);
+            self.lanes.lane(&partition).queue.push_front(landing);
+        }
+        self.claimed(&partition, claims, claimed);
+    }
+
+    /// A fence claims rows: those of every batch of its partition are given up, and it is remembered (rule 5).
+    fn claimed(&mut self, partition: &Partition, claims: Claims, mut rows: Rows) {
+        self.summary.fences_met += 1;
+        let layout = Arc::clone(self.layouts.get(partition.layout));
+        let lane = self.lanes.lane(partition);
+        if self.settings.without != Some(Rule::AllBatches) {
+            rows.append(&mut lane.take_claimed(&layout, &claims));
+        }
+        if self.settings.without != Some(Rule::Remember) {
+            lane.remember(claims, self.newest_channel);
         }
         if self.settings.redelivers {
-            self.give_back(partition.layout, &claimed);
+            self.give_back(partition.layout, &rows);
         } else {
-            self.look_again(&partition, claimed);
+            self.look_again(partition, rows);
         }
     }
 

@@ -45,6 +45,8 @@ struct Channel {
     process: usize,
     prefetch: usize,
     unacked: BTreeMap<u64, (Message, u64)>,
+    /// Tags whose give-back is on the wire.
+    given_back: BTreeSet<u64>,
     /// Tags whose messages went back without a word.
     returned: BTreeSet<u64>,
     next: u64,
@@ -84,6 +86,7 @@ impl World {
             process,
             prefetch,
             unacked: BTreeMap::new(),
+            given_back: BTreeSet::new(),
             returned: BTreeSet::new(),
             next: 1,
             owner,
@@ -144,6 +147,9 @@ impl World {
         let delay = self.chance.within(1, WIRE);
         let now = self.now;
         let Some(c) = self.broker.channels.get_mut(&id) else { return };
+        if let Request::Nack { tag } = request {
+            c.given_back.insert(tag);
+        }
         c.wire.1 = c.wire.1.max(now + delay);
         let at = c.wire.1;
         self.at(at, Box::new(move |w| w.arrived(id, request)));
@@ -153,8 +159,8 @@ impl World {
     fn check_ack(&mut self, id: u64, tag: u64, multiple: bool) {
         let Some(c) = self.broker.channels.get(&id) else { return };
         let covered = c.unacked.range(if multiple { 0 } else { tag }..=tag);
-        let missing: Vec<usize> =
-            covered.map(|(_, (m, _))| m.id).filter(|m| !self.ledger.is_stored(*m)).collect();
+        let covered = covered.filter(|(tag, _)| !c.given_back.contains(tag)).map(|(_, (m, _))| m.id);
+        let missing: Vec<usize> = covered.filter(|m| !self.ledger.is_stored(*m)).collect();
         if !missing.is_empty() {
             self.ledger.violation(format!("channel {id} acknowledges {missing:?} before they are stored"));
         }

@@ -118,7 +118,7 @@ pub struct Landed {
 pub enum End {
     /// The rows are stored: in a file of so many bytes, or none if there was nothing left to store.
     Stored(Option<u64>),
-    /// A fence stood at our name; nothing was stored.
+    /// A fence stood at our name, or the registration is gone (claims all); nothing was stored.
     Fenced(Claims),
     /// The program ends and the outcome is not known.
     Abandoned,
@@ -244,7 +244,9 @@ impl Shore {
         let stored = || Some(End::Stored(Some(bytes.len() as u64)));
         let put = {
             let _permit = self.puts.acquire().await;
-            self.registry.before_put().await?;
+            if !self.registry.before_put().await? {
+                return Ok(Some(End::Fenced(Claims::All)));
+            }
             self.store.create(&path, bytes.clone()).await?
         };
         if put == Put::Created {

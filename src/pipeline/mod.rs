@@ -235,6 +235,7 @@ pub struct Pipeline {
     control: mpsc::Receiver<Control>,
     view: watch::Sender<View>,
     budget: Budget,
+    channels: Arc<AtomicU32>,
 }
 
 impl Pipeline {
@@ -244,6 +245,7 @@ impl Pipeline {
         let (control_in, control) = mpsc::channel(4);
         let (view, view_out) = watch::channel(View::default());
         let budget = Budget::new(parts.memory);
+        let channels: Arc<AtomicU32> = Arc::default();
         let port = Port {
             inputs: inputs_in,
             control: control_in,
@@ -251,10 +253,10 @@ impl Pipeline {
             budget: budget.clone(),
             cpu: parts.cpu.clone(),
             clock: parts.clock.clone(),
-            channels: Arc::default(),
+            channels: Arc::clone(&channels),
         };
         let settings = Arc::new(parts.settings.clone());
-        (Pipeline { parts, settings, inputs, control, view, budget }, port)
+        (Pipeline { parts, settings, inputs, control, view, budget, channels }, port)
     }
 
     async fn shore(&self, writer: String, abandon: CancellationToken) -> Result<Arc<Shore>> {
@@ -300,6 +302,7 @@ impl Pipeline {
             Arc::clone(&self.settings),
             self.budget.clone(),
             writer,
+            Arc::clone(&self.channels),
         );
         Loop {
             pipeline: self,
@@ -322,6 +325,8 @@ enum Done {
     Landed(Box<Landed>),
     Shelved(Shelved),
     Refreshed(bool),
+    /// The registration was removed while we slept.
+    Gone,
 }
 
 struct Loop {
@@ -434,6 +439,7 @@ impl Loop {
                 }
             }
             Ok(Done::Refreshed(answers)) => self.answers = answers,
+            Ok(Done::Gone) => self.state.fenced = true,
             Err(e) => return Err(Error::bug("a task of the pipeline died").source(e)),
         }
         Ok(())
@@ -442,11 +448,14 @@ impl Loop {
     fn refresh(&mut self) {
         let shore = Arc::clone(&self.shore);
         self.jobs.spawn(async move {
-            let refreshed = shore.registry.refresh().await;
-            if let Err(e) = &refreshed {
-                tracing::warn!(error = %e, "cannot refresh the registration");
+            match shore.registry.keep().await {
+                Ok(true) => Done::Refreshed(true),
+                Ok(false) => Done::Gone,
+                Err(e) => {
+                    tracing::warn!(error = %e, "cannot refresh the registration");
+                    Done::Refreshed(false)
+                }
             }
-            Done::Refreshed(refreshed.is_ok())
         });
     }
 
@@ -492,11 +501,23 @@ impl Loop {
             self.done(done)?;
             self.state.take_ready();
         }
-        self.shore.registry.unregister().await?;
+        let mut pause = land::Pause::default();
+        while let Err(e) = self.shore.registry.unregister().await {
+            tracing::warn!(error = %e, "cannot remove the old registration; trying again");
+            pause.wait().await;
+        }
         let id = self.pipeline.parts.clock.fresh_id();
         let writer = writer::fresh_writer(&self.pipeline.settings.writer_name, &id);
         self.abandon = CancellationToken::new();
-        self.shore = self.pipeline.shore(writer.clone(), self.abandon.clone()).await?;
+        self.shore = loop {
+            match self.pipeline.shore(writer.clone(), self.abandon.clone()).await {
+                Ok(shore) => break shore,
+                Err(e) => {
+                    tracing::warn!(error = %e, hint = e.way_out(), "cannot register anew; trying again");
+                    pause.wait().await;
+                }
+            }
+        };
         self.state.start_anew(writer);
         Ok(())
     }

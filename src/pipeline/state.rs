@@ -3,8 +3,9 @@
 //! The invariant of the whole program lives here: a receipt is settled only when everything that its delivery became is
 //! stored, and a row is on its way at most once.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -64,7 +65,12 @@ pub struct State {
     in_flight: HashMap<u16, usize>,
     landing_bytes: usize,
     batches: u64,
-    newest_channel: ChannelId,
+    /// The newest channel that a source has; its beginning may still wait in the inbox, deliveries behind it.
+    newest_channel: Arc<AtomicU32>,
+    /// Every channel up to this one is gone; and the later ones that are.
+    gone: (ChannelId, BTreeSet<ChannelId>),
+    /// What comes through channels up to this one is left to the broker: they were opened by a writer that was closed.
+    given_up: ChannelId,
     touched: Vec<ChannelId>,
     /// Encoded bytes per byte of rows, as last seen, by layout.
     ratios: HashMap<u16, f64>,
@@ -79,7 +85,13 @@ const PRESSURE: (usize, usize) = (3, 4);
 
 impl State {
     /// An empty state of a writer.
-    pub fn new(layouts: Arc<Layouts>, settings: Arc<Settings>, budget: Budget, writer: String) -> Self {
+    pub fn new(
+        layouts: Arc<Layouts>,
+        settings: Arc<Settings>,
+        budget: Budget,
+        writer: String,
+        newest_channel: Arc<AtomicU32>,
+    ) -> Self {
         State {
             identities: layouts.all().iter().map(|_| Identities::default()).collect(),
             layouts,
@@ -93,7 +105,9 @@ impl State {
             in_flight: HashMap::new(),
             landing_bytes: 0,
             batches: 0,
-            newest_channel: 0,
+            newest_channel,
+            gone: (0, BTreeSet::new()),
+            given_up: 0,
             touched: Vec::new(),
             ratios: HashMap::new(),
             fenced: false,
@@ -103,8 +117,7 @@ impl State {
 
     /// A channel begins.
     pub fn opened(&mut self, o: Opened) {
-        self.newest_channel = self.newest_channel.max(o.channel);
-        let channel = Channel {
+        let mut channel = Channel {
             consumer: o.consumer,
             prefetch: o.prefetch,
             commands: o.commands,
@@ -113,6 +126,10 @@ impl State {
             ended: false,
             closing: false,
         };
+        if o.channel <= self.given_up {
+            channel.closing = true;
+            send(&channel, Command::Close(Close::Fenced));
+        }
         self.channels.insert(o.channel, channel);
     }
 
@@ -126,15 +143,24 @@ impl State {
     /// A channel is gone. Its rows stay: they may land, and whoever gets them again looks first.
     pub fn closed(&mut self, channel: ChannelId) {
         self.channels.remove(&channel);
-        let oldest = self.channels.keys().next().copied().unwrap_or(ChannelId::MAX);
+        let (up_to, later) = &mut self.gone;
+        later.insert(channel);
+        while later.remove(&(*up_to + 1)) {
+            *up_to += 1;
+        }
+        let oldest_alive = *up_to + 1;
         for lane in self.lanes.all.values_mut() {
-            lane.forget_claims(oldest);
+            lane.forget_claims(oldest_alive);
         }
     }
 
     /// Takes in what a source decoded.
     pub fn absorb(&mut self, block: Block) {
         let Block { channel, received_at, bytes, rows, blobs, tags, counts, charge } = block;
+        if channel <= self.given_up {
+            // A fence may have claimed them; whoever gets them again looks first.
+            return;
+        }
         self.summary.count(&counts);
         report(
             &counts,
@@ -309,7 +335,7 @@ impl State {
             rows.append(&mut lane.take_claimed(&layout, &claims));
         }
         if self.settings.without != Some(Rule::Remember) {
-            lane.remember(claims, self.newest_channel);
+            lane.remember(claims, self.newest_channel.load(Ordering::Relaxed));
         }
         if self.settings.redelivers {
             self.give_back(partition.layout, &rows);
@@ -510,9 +536,11 @@ impl State {
     pub fn start_anew(&mut self, writer: String) {
         self.writer = writer;
         self.fenced = false;
+        self.given_up = self.newest_channel.load(Ordering::Relaxed);
         self.lanes = Lanes::default();
         self.ready.clear();
         self.landing_bytes = 0;
+        self.in_flight.clear();
         self.blobs.clear();
         self.identities = self.layouts.all().iter().map(|_| Identities::default()).collect();
     }

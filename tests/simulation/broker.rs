@@ -251,6 +251,17 @@ impl World {
         self.dispatch();
     }
 
+    /// What is sent to a channel's owner takes long, and before it arrives the broker hands it to others.
+    pub fn stall(&mut self, id: u64) {
+        let (stalled, blip) = (self.chance.within(5_000, 60_000), self.chance.within(500, 20_000));
+        self.note(format_args!("channel {id} stalls for {stalled} ms"));
+        let now = self.now;
+        if let Some(c) = self.broker.channels.get_mut(&id) {
+            c.wire.0 = c.wire.0.max(now + stalled);
+        }
+        self.later(blip, Box::new(move |w| w.blip(id)));
+    }
+
     /// Times out what was held for too long.
     pub fn time_out(&mut self) {
         let (now, limit) = (self.now, self.broker.consumer_timeout);

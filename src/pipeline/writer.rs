@@ -150,7 +150,10 @@ impl Registry {
     pub async fn keep(&self) -> Result<bool> {
         let slept = self.lock().last.elapsed() > STALE;
         if slept && self.store.head(&self.path(self.writer())?).await?.is_none() {
-            tracing::warn!(writer = self.writer(), "the registration is gone: did this process sleep for a month?");
+            tracing::warn!(
+                writer = self.writer(),
+                "the registration is gone: did this process sleep for a month?"
+            );
             return Ok(false);
         }
         self.refresh().await.map(|()| true)

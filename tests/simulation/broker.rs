@@ -22,7 +22,10 @@ pub struct Message {
 /// What a channel's owner receives.
 #[derive(Debug, Clone, Copy)]
 pub enum Frame {
-    Deliver { message: Message, tag: u64 },
+    Deliver {
+        message: Message,
+        tag: u64,
+    },
     /// The broker has closed the channel.
     Closed,
     /// The broker has cancelled the consumer.
@@ -190,10 +193,16 @@ impl World {
             }
             Request::Nack { tag } => match c.unacked.remove(&tag) {
                 Some((message, _)) => {
+                    // RabbitMQ fills the room that this makes before or after it puts the message back.
+                    if self.chance.odds(500) {
+                        self.dispatch();
+                    }
                     self.broker.queue.push_front(Message { flagged: true, ..message });
                 }
                 None if c.returned.contains(&tag) => {}
-                None => self.ledger.violation(format!("channel {id} gives back {tag}, which is spent: a 406")),
+                None => {
+                    self.ledger.violation(format!("channel {id} gives back {tag}, which is spent: a 406"))
+                }
             },
             Request::Cancel => {
                 c.consuming = false;
@@ -267,12 +276,8 @@ impl World {
         let (now, limit) = (self.now, self.broker.consumer_timeout);
         for id in self.channels(None) {
             let Some(c) = self.broker.channels.get_mut(&id) else { continue };
-            let late: Vec<u64> = c
-                .unacked
-                .iter()
-                .filter(|(_, (_, since))| now - since > limit)
-                .map(|(tag, _)| *tag)
-                .collect();
+            let late: Vec<u64> =
+                c.unacked.iter().filter(|(_, (_, since))| now - since > limit).map(|(tag, _)| *tag).collect();
             if late.is_empty() || c.silent {
                 continue;
             }

@@ -135,19 +135,24 @@ async fn hands_over_as_promised(queue: &mut impl Queue) {
         queue.publish(message).await;
     }
     queue.open(1, 3).await;
-    assert_eq!(queue.arrives(1).await, [(0, 1, false), (1, 2, false), (2, 3, false)], "no more than prefetched");
+    assert_eq!(
+        queue.arrives(1).await,
+        [(0, 1, false), (1, 2, false), (2, 3, false)],
+        "no more than prefetched"
+    );
     queue.ack(1, 1, false).await;
     assert_eq!(queue.arrives(1).await, [(3, 4, false)]);
     queue.nack(1, 2).await;
-    let again = queue.arrives(1).await;
-    assert_eq!(again.len(), 1);
-    assert!(again[0] == (1, 5, true), "what is given back comes again, first and flagged: {again:?}");
+    // Whether that one comes first or the next one is not promised.
+    let next = queue.arrives(1).await;
+    assert!(matches!(next[..], [(1, 5, true) | (4, 5, false)]), "{next:?}");
     queue.close(1).await;
 
     queue.open(2, 10).await;
     let mut rest = queue.arrives(2).await;
     let unflagged: Vec<usize> = rest.iter().filter(|s| !s.2).map(|s| s.0).collect();
-    assert_eq!(unflagged, [4, 5], "only what nobody had is not flagged");
+    let fresh = if next[0].0 == 4 { vec![5] } else { vec![4, 5] };
+    assert_eq!(unflagged, fresh, "flagged is what somebody had, and nothing else");
     rest.sort_by_key(|s| s.0);
     assert_eq!(rest.iter().map(|s| s.0).collect::<Vec<_>>(), [1, 2, 3, 4, 5], "all that was not settled");
     queue.ack(2, 5, true).await;

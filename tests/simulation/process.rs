@@ -18,8 +18,8 @@ use lakehead::layout::row::IdentityKey;
 use lakehead::pipeline::decode::{Decoder, Route, Rules};
 use lakehead::pipeline::delivery::{Bundle, Delivery};
 use lakehead::pipeline::{
-    Close, Command, ConsumerSettings, Cpu, Input, Limits, Opened, Parts, Pipeline, Port, Rule, Settings, Shelf,
-    Summary, View,
+    Close, Command, ConsumerSettings, Cpu, Input, Limits, Opened, Parts, Pipeline, Port, Rule, Settings,
+    Shelf, Summary, View,
 };
 use lakehead::store::Store;
 use object_store::path::Path;
@@ -91,7 +91,8 @@ pub struct Process {
 impl Process {
     /// Starts a process whose clock is `skew` off.
     pub fn start(id: usize, deployment: &Deployment, skew: Micros) -> Process {
-        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+        let runtime =
+            Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
         let entered = runtime.enter();
         let now = deployment.world.lock().now;
         let clock = Clock::simulated(EPOCH * 1_000_000 + now as i64 * 1000 + skew, &format!("p{id:04}"));

@@ -134,10 +134,13 @@ impl World {
                 // Slow, perhaps too slow.
                 back += self.chance.within(0, 12_000);
             }
-            return self.later(there, Box::new(move |w| {
-                let answer = w.effect(&op);
-                w.answer(back, reply, answer);
-            }));
+            return self.later(
+                there,
+                Box::new(move |w| {
+                    let answer = w.effect(&op);
+                    w.answer(back, reply, answer);
+                }),
+            );
         }
         let late = self.chance.within(5_000, 600_000);
         let fate = self.chance.within(0, 7);
@@ -146,20 +149,26 @@ impl World {
             // Refused without effect.
             0 => self.answer(there, reply, Err(broken("refused"))),
             // Done, and the answer is an error.
-            1 => self.later(there, Box::new(move |w| {
-                drop(w.effect(&op));
-                w.answer(back, reply, Err(broken("answer lost")));
-            })),
+            1 => self.later(
+                there,
+                Box::new(move |w| {
+                    drop(w.effect(&op));
+                    w.answer(back, reply, Err(broken("answer lost")));
+                }),
+            ),
             // Done, and an inner retry finds the object there.
-            2 => self.later(there, Box::new(move |w| {
-                let answer = match (w.effect(&op), &op) {
-                    (Ok(Answer::Done), Op::Create(path, _)) => {
-                        Err(Error::AlreadyExists { path: path.clone(), source: "your own".into() })
-                    }
-                    (answer, _) => answer,
-                };
-                w.answer(back, reply, answer);
-            })),
+            2 => self.later(
+                there,
+                Box::new(move |w| {
+                    let answer = match (w.effect(&op), &op) {
+                        (Ok(Answer::Done), Op::Create(path, _)) => {
+                            Err(Error::AlreadyExists { path: path.clone(), source: "your own".into() })
+                        }
+                        (answer, _) => answer,
+                    };
+                    w.answer(back, reply, answer);
+                }),
+            ),
             // No effect, and no answer.
             3 => self.keep(reply),
             // Done, and no answer.
@@ -247,7 +256,8 @@ impl ObjectStore for FaultyStore {
             Some(range) => range.as_range(meta.size).map_err(|e| broken(&e.to_string()))?,
             None => 0..meta.size,
         };
-        let part = if options.head { Bytes::new() } else { bytes.slice(range.start as usize..range.end as usize) };
+        let part =
+            if options.head { Bytes::new() } else { bytes.slice(range.start as usize..range.end as usize) };
         let payload = GetResultPayload::Stream(stream::once(async { Ok(part) }).boxed());
         Ok(GetResult { payload, meta, range, attributes: Default::default(), extensions: Default::default() })
     }

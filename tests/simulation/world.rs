@@ -85,9 +85,12 @@ impl World {
     /// Moves time on, and lets happen what is due.
     pub fn advance(&mut self, by: u64) {
         let until = self.now + by;
-        while let Some(((due, _), event)) = self.agenda.first_key_value().map(|(k, _)| *k).and_then(|k| {
-            (k.0 <= until).then(|| self.agenda.remove_entry(&k)).flatten()
-        }) {
+        while let Some(((due, _), event)) = self
+            .agenda
+            .first_key_value()
+            .map(|(k, _)| *k)
+            .and_then(|k| (k.0 <= until).then(|| self.agenda.remove_entry(&k)).flatten())
+        {
             self.now = self.now.max(due);
             event(self);
         }

@@ -1,6 +1,6 @@
 //! Fence, look: what redelivered rows cost (rule 4 of the delivery protocol).
 //!
-//! Order is everything: first the writers are listed, then the partition, then every other writer is fenced, and only
+//! Order is everything: first our own next name is looked at, then the writers are listed, then the partition, then every other writer is fenced, and only
 //! then is it looked who has the rows. Whoever was quicker than our fence is found at the fence's name, and read.
 
 use std::collections::{BTreeMap, HashMap};
@@ -72,6 +72,7 @@ pub struct Found {
 /// The store's; everything may be tried again.
 pub async fn fence_and_look(shore: &Shore, landing: &Landing) -> Result<Found> {
     let layout = Arc::clone(shore.layouts.get(landing.partition.layout));
+    let mut found = pass_fences(shore, landing).await?;
     let others = shore.registry.others(&layout.name).await?;
     let folder = shore.store.path(&format!("{}/{}", layout.name, landing.partition.path(&layout)))?;
     let mut files: Vec<Path> = Vec::new();
@@ -91,7 +92,6 @@ pub async fn fence_and_look(shore: &Shore, landing: &Landing) -> Result<Found> {
             files.push(meta.location);
         }
     }
-    let mut found = pass_fences(shore, landing, &last).await?;
     if let Some(rule) = shore.without {
         found.present = carelessly(rule, shore, landing, &layout, others, files, &last).await?;
         return Ok(found);
@@ -103,15 +103,16 @@ pub async fn fence_and_look(shore: &Shore, landing: &Landing) -> Result<Found> {
 
 /// Reads what stands at our own names though we have not put it. Met one by one, each would send the landing's rows back
 /// to the queue; with three writers that makes more fences than are met, and nobody would ever land them.
-async fn pass_fences(shore: &Shore, landing: &Landing, last: &BTreeMap<String, u32>) -> Result<Found> {
+///
+/// Must come before the writers are listed: who has made a fence that we pass must be among those that we fence.
+async fn pass_fences(shore: &Shore, landing: &Landing) -> Result<Found> {
     let mut found = Found { seq: landing.seq, ..Found::default() };
-    let Some(last) = last.get(shore.registry.writer()) else { return Ok(found) };
-    while found.seq <= *last {
+    loop {
         let path = shore.file_path(&landing.partition, shore.registry.writer(), found.seq)?;
-        found.passed.extend(read_footer(&shore.store, &path).await?.and_then(|f| f.fence));
+        let Some(footer) = read_footer(&shore.store, &path).await? else { return Ok(found) };
+        found.passed.extend(footer.fence);
         found.seq += 1;
     }
-    Ok(found)
 }
 
 /// What [`fence_and_look`] does where a simulation wants it without one of its rules.

@@ -57,3 +57,8 @@ pub fn jitter() -> f64 {
 pub fn fresh_id() -> String {
     ulid::Ulid::generate().to_string().to_ascii_lowercase()
 }
+
+/// 32 random bytes, fit for keys and salts.
+pub fn fresh_secret() -> [u8; 32] {
+    rand::random()
+}

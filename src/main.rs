@@ -8,6 +8,15 @@ use lakehead::cli::{Cli, LogFormat};
 use lakehead::error::{Error, Kind, Result};
 use lakehead::ops::telemetry::{self, Form};
 
+// One thread allocates what another frees, in large pieces: other allocators kept four times what was alive. Two arenas
+// and a short decay hold resident memory near the budget (figures in docs/performance.md).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// What jemalloc reads at its start, under the name that it looks for.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static ALLOCATOR_SETTINGS: &[u8; 46] = b"narenas:2,dirty_decay_ms:500,muzzy_decay_ms:0\0";
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // A panic is a bug, and says so in its exit code too; the panic's own lines are on stderr by then.

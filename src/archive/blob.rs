@@ -5,8 +5,6 @@
 //! are functions of the message alone, so a redelivery gives the same name and the same bytes; [`RENDERING`] counts the
 //! versions of that function, and version 1 is frozen by golden vectors.
 
-use sha2::{Digest as _, Sha256};
-
 use super::digest::Hash;
 use super::time::{Time, day_folder, day_of, parse_day_folder, parse_rfc3339};
 use crate::clock::Micros;
@@ -110,6 +108,8 @@ pub struct Said {
     pub contradiction: Option<String>,
     /// True if all that is wrong is the day.
     pub other_day: bool,
+    /// True if its name is that of a conflict.
+    pub conflict: bool,
 }
 
 /// Holds a stored blob's content against its `path` below the archive's prefix; `sha256` is the content's.
@@ -117,7 +117,8 @@ pub struct Said {
 /// A content that cannot be read contradicts every path. The routing key is not part of the content, so it is held only
 /// against the digest that names the path. A `timestamp` that is no time says nothing about the day.
 pub fn inspect(scanner: &mut Scanner, path: &str, body: &[u8], sha256: &Hash) -> Said {
-    let bad = |why: String| Said { tenant: None, contradiction: Some(why), other_day: false };
+    let bad =
+        |why: String| Said { tenant: None, contradiction: Some(why), other_day: false, conflict: false };
     let doc = match scanner.scan(body, Limits { max_depth: 4096 }) {
         Ok(doc) => doc.root(),
         Err(defect) => return bad(format!("content is not JSON: {}", defect.detail)),
@@ -129,16 +130,16 @@ pub fn inspect(scanner: &mut Scanner, path: &str, body: &[u8], sha256: &Hash) ->
     let Some((folder, name)) = split(path) else {
         return Said { tenant, ..bad("path is not below a day's folder".into()) };
     };
-    if !names(name, &id, sha256) {
+    let Some(conflict) = names(name, &id, sha256) else {
         return Said { tenant, ..bad(format!("content has id {id:?}, which its name does not")) };
-    }
+    };
     if let Some(at) = doc.get("timestamp").and_then(content_time)
         && day_folder(day_of(at)) != folder
     {
         let why = format!("content has the time {}, its path another day", Time(at));
-        return Said { tenant, contradiction: Some(why), other_day: true };
+        return Said { tenant, contradiction: Some(why), other_day: true, conflict };
     }
-    Said { tenant, contradiction: None, other_day: false }
+    Said { tenant, contradiction: None, other_day: false, conflict }
 }
 
 /// Day folder and file name of a blob path below the prefix; `None` if it is not shaped like one.
@@ -148,13 +149,16 @@ pub fn split(path: &str) -> Option<(&str, &str)> {
     Some((folder, name))
 }
 
-fn names(name: &str, id: &str, sha256: &Hash) -> bool {
-    let Some(stem) = name.strip_suffix(".json") else { return false };
-    let Some((_, named)) = stem.split_once('-') else { return false };
+/// Whether a file name is one of this id: `Some(true)` as a conflict, `Some(false)` as itself.
+fn names(name: &str, id: &str, sha256: &Hash) -> Option<bool> {
+    let (_, named) = name.strip_suffix(".json")?.split_once('-')?;
     let mut encoded = String::with_capacity(id.len());
     encode(&mut encoded, id, false);
     let fits = |named: &str| named == encoded || named.strip_prefix("sha256-").is_some_and(|h| hashed(h, id));
-    fits(named) || named.strip_suffix(&format!(".{}", &sha256.to_string()[..16])).is_some_and(fits)
+    if fits(named) {
+        return Some(false);
+    }
+    named.strip_suffix(&sha256.to_string()[..16])?.strip_suffix('.').filter(|n| fits(n)).map(|_| true)
 }
 
 fn hashed(hex: &str, id: &str) -> bool {
@@ -221,13 +225,6 @@ pub(super) fn text(out: &mut String, s: &str) {
     }
     out.push_str(&s[from..]);
     out.push('"');
-}
-
-impl Hash {
-    /// The SHA-256 of `bytes`.
-    pub fn of(bytes: &[u8]) -> Hash {
-        Hash(Sha256::digest(bytes).into())
-    }
 }
 
 #[cfg(test)]

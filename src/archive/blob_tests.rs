@@ -67,15 +67,13 @@ fn rendering_keeps_raw_slices_and_key_order() {
 fn content_is_held_against_its_path() {
     let body = render_blob(&fields());
     let path = blob_path("", AT, "risk.evaluated", "e-1");
-    assert_eq!(
-        said(&path, &body),
-        Said { tenant: Some("t-1".into()), contradiction: None, other_day: false }
-    );
+    let fine = Said { tenant: Some("t-1".into()), contradiction: None, other_day: false, conflict: false };
+    assert_eq!(said(&path, &body), fine);
     assert!(said(&blob_path("", AT, "risk.evaluated", "e-2"), &body).contradiction.is_some());
     let other_day = said(&blob_path("", AT + crate::archive::time::DAY, "risk.evaluated", "e-1"), &body);
     assert!(other_day.other_day && other_day.contradiction.is_some());
     let conflict = conflict_path(&path, &Hash::of(&body));
-    assert_eq!(said(&conflict, &body).contradiction, None);
+    assert_eq!(said(&conflict, &body), Said { conflict: true, ..fine });
     assert!(said(&conflict_path(&path, &Hash::of(b"?")), &body).contradiction.is_some());
     let long = "i".repeat(300);
     let body = render_blob(&BlobFields { id: &long, timestamp: Some("1772366400000"), ..fields() });

@@ -3,132 +3,32 @@
 //! Owns which digest comes next, what it holds, and which receipts its storing frees. Does not own the puts (`store`), the
 //! blobs (they are stored before [`Chain::add`]) or the acknowledging. The invariants: one put is in flight at a time,
 //! its bytes never change, and the next digest is sealed only after it is stored; a token comes back only once a stored
-//! digest names its entry. Pure: no store, no clock; whoever drives it calls [`Chain::poll`] and does what the step says.
+//! digest names its entry. Pure: no store, no clock; whoever drives it calls [`Chain::poll`] and does what the step says:
+//!
+//! ```text
+//! blob stored (store::create)          -> chain.add(entry, receipt, now)
+//! poll -> Step::Put(sealed)            -> spawn store::put(place, anchor, &sealed); its Outcome -> chain.put_done
+//!                                         -> settle the tokens that come back, log the alarm
+//! poll -> Step::Survey(ask)            -> spawn store::survey(place, prefix, &ask); its result -> chain.surveyed
+//! poll -> Step::Wait(until)            -> poll again then, or after the next call of the chain
+//! poll -> Step::Forked                 -> log loudly; chain.restart(fresh identity, now)
+//! stopping                             -> chain.farewell(), and on until Step::Finished
+//! ```
 
-use std::collections::VecDeque;
+mod sealing;
+
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::blob::RENDERING;
-use super::digest::{Ended, Entry, FORMAT, Gap, Hash, Header, Kind, Tip, salt, seal};
+use super::digest::{Ended, Entry, Gap, Hash, Kind, Tip};
 use super::sign::Signer;
+pub use super::step::{Ask, Identity, Outcome, Sealed, Settings, Settled, Step, Survey};
 use super::time::{SECOND, Time, date, day_of};
-use super::{chain_name, head_name};
 use crate::clock::Micros;
 use crate::error::Result;
 
-/// How a chain behaves.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The audit path prefix below the store's root.
-    pub prefix: String,
-    /// The writer's name, for people.
-    pub writer: String,
-    /// A digest is closed when its oldest entry is this old (default 10 s).
-    pub digest_age: Micros,
-    /// A digest is closed when it has this many entries (default 1,000).
-    pub digest_entries: usize,
-    /// Longest silence of an idle chain (default 1 h).
-    pub heartbeat: Micros,
-}
-
-impl Settings {
-    /// The defaults, for an archive at `prefix` and a writer of that name.
-    pub fn new(prefix: impl Into<String>, writer: impl Into<String>) -> Self {
-        Settings {
-            prefix: prefix.into(),
-            writer: writer.into(),
-            digest_age: 10 * SECOND,
-            digest_entries: 1_000,
-            heartbeat: 3_600 * SECOND,
-        }
-    }
-}
-
-/// What makes a chain its own; drawn afresh for every chain.
-#[derive(Clone)]
-pub struct Identity {
-    /// The chain's id: letters, digits and `-` (a ULID).
-    pub chain_id: String,
-    /// 32 random bytes from which salts are derived. Never stored.
-    pub secret: [u8; 32],
-}
-
-/// An object ready to put. Cloning is cheap.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sealed {
-    /// Its path below the store's root.
-    pub name: String,
-    /// Its bytes.
-    pub bytes: Bytes,
-    /// Their SHA-256.
-    pub sha256: Hash,
-    /// For a head: the path of its copy, in this store and in the anchor.
-    pub copy: Option<String>,
-}
-
-/// What came of a put.
-#[derive(Debug)]
-pub enum Outcome {
-    /// It is stored, now or by an earlier try. The text warns of a copy that could not be made.
-    Stored(Option<String>),
-    /// Other bytes are stored under its name.
-    Taken,
-    /// Nobody knows; try again.
-    Failed,
-}
-
-/// What the driver does next.
-#[derive(Debug)]
-pub enum Step {
-    /// Nothing before this time, unless something else happens.
-    Wait(Micros),
-    /// Look around ([`super::store::survey`]) and call [`Chain::surveyed`]. Puts go on meanwhile.
-    Survey(Ask),
-    /// Put this ([`super::store::put`]) and call [`Chain::put_done`].
-    Put(Sealed),
-    /// Somebody else writes this chain: raise the alarm, then call [`Chain::restart`].
-    Forked,
-    /// The farewell is stored; the chain is done.
-    Finished,
-}
-
-/// What a survey needs to know.
-#[derive(Debug, Clone)]
-pub struct Ask {
-    /// The asking chain, which the survey leaves out.
-    pub chain_id: String,
-    /// Its newest stored digest, whose time in the store stands for the store's now.
-    pub seq: u64,
-    /// Tips known from before, to be read on from.
-    pub known: Vec<Tip>,
-    /// A chain is silent when its newest object is older than two of these and ten minutes.
-    pub heartbeat: Micros,
-}
-
-/// What a survey found.
-#[derive(Debug, Clone, Default)]
-pub struct Survey {
-    /// The chain that asked.
-    pub chain_id: String,
-    /// The tips of all other chains, by chain id.
-    pub tips: Vec<Tip>,
-    /// Ids of those that are neither finished nor alive.
-    pub silent: Vec<String>,
-}
-
-/// What a finished put means for the driver.
-#[derive(Debug)]
-pub struct Settled<T> {
-    /// Tokens whose entries are now named by a stored digest.
-    pub tokens: Vec<T>,
-    /// Something an operator must hear of.
-    pub alarm: Option<String>,
-}
-
 enum Purpose<T> {
-    Digest { kind: Kind, until: Micros, head_day: Option<String>, pending: Vec<Pending<T>> },
+    Digest { kind: Kind, until: Micros, head_day: Option<String>, named: Vec<Tip>, pending: Vec<Pending<T>> },
     Ending { tip: Tip },
 }
 
@@ -173,10 +73,14 @@ pub struct Chain<T> {
     silent: VecDeque<Tip>,
     ended: Vec<Ended>,
     tips: Vec<Tip>,
+    /// The number at which a stored digest of this chain last named each other chain.
+    named: HashMap<String, (u64, bool)>,
     /// True when `tips` is fresh and today's head is still to be written.
     head: bool,
     head_day: Option<String>,
     surveying: bool,
+    /// True once a survey came back, so that `tips` is all there is.
+    looked: bool,
     survey_at: Micros,
 }
 
@@ -199,9 +103,11 @@ impl<T> Chain<T> {
             silent: VecDeque::new(),
             ended: Vec::new(),
             tips: Vec::new(),
+            named: HashMap::new(),
             head: false,
             head_day: None,
             surveying: false,
+            looked: false,
             survey_at: now,
         }
     }
@@ -240,7 +146,7 @@ impl<T> Chain<T> {
 
     /// Closes the open digest at the next poll, whatever its age.
     pub fn flush(&mut self) {
-        self.flush = true;
+        self.flush = !self.open.is_empty();
     }
 
     /// Ends the chain: what is open is digested, then a farewell. No entry may be added afterwards.
@@ -264,6 +170,7 @@ impl<T> Chain<T> {
                 chain_id: self.id.chain_id.clone(),
                 seq: self.seq - 1,
                 known: self.tips.clone(),
+                key: (self.signer.algorithm(), self.signer.public_key().to_owned()),
                 heartbeat: self.settings.heartbeat,
             }));
         }
@@ -309,85 +216,6 @@ impl<T> Chain<T> {
         if due { self.seal_next(now).map(Some) } else { Ok(None) }
     }
 
-    fn seal_next(&mut self, now: Micros) -> Result<Flight<T>> {
-        // A clock set back must not make a span end before it began.
-        let until = now.max(self.until);
-        let genesis = self.seq == 0;
-        let mut header = self.header(until);
-        let take = if genesis { 0 } else { self.open.len().min(self.settings.digest_entries.max(1)) };
-        if !genesis {
-            if until - self.until > 2 * self.settings.heartbeat {
-                let reason = "outage".to_owned();
-                header.gaps.push(Gap { from: Time(self.until), to: Time(until), reason });
-            }
-            header.gaps.extend(self.gap.clone());
-            header.ended.clone_from(&self.ended);
-            header.chains = self.head.then(|| self.tips.clone());
-        }
-        header.kind = if genesis {
-            Kind::Genesis
-        } else if self.closing && take == self.open.len() {
-            Kind::Farewell
-        } else if !header.gaps.is_empty() {
-            Kind::Recovery
-        } else if header.chains.is_some() {
-            Kind::Head
-        } else if take > 0 {
-            Kind::Entries
-        } else {
-            Kind::Heartbeat
-        };
-        let copy = header.chains.is_some().then(|| self.head_copy(until));
-        let entries = self.open.iter().take(take);
-        header.conflicts = entries.clone().filter(|p| p.entry.conflict_of.is_some()).count() as u64;
-        let lines: Vec<String> =
-            (0..).zip(entries).map(|(i, p)| p.entry.line(&salt(&self.id.secret, self.seq, i))).collect();
-        let head_day = copy.is_some().then(|| date(day_of(until)));
-        let kind = header.kind;
-        let bytes = seal(header, &lines, self.signer.as_ref())?;
-        let sealed = Sealed::new(chain_name(&self.settings.prefix, &self.id.chain_id, self.seq), bytes, copy);
-        let pending = self.open.drain(..take).collect();
-        Ok(Flight::new(sealed, Purpose::Digest { kind, until, head_day, pending }))
-    }
-
-    fn header(&self, until: Micros) -> Header {
-        Header {
-            format: FORMAT.into(),
-            kind: Kind::Entries,
-            chain_id: self.id.chain_id.clone(),
-            seq: self.seq,
-            previous: self.previous,
-            writer: self.settings.writer.clone(),
-            since: Time(if self.seq == 0 { until } else { self.until }),
-            until: Time(until),
-            heartbeat_seconds: (self.settings.heartbeat / SECOND) as u64,
-            rendering: RENDERING,
-            count: 0,
-            root: Hash([0; 32]),
-            conflicts: 0,
-            gaps: Vec::new(),
-            ended: Vec::new(),
-            chains: None,
-        }
-    }
-
-    fn head_copy(&self, until: Micros) -> String {
-        head_name(&self.settings.prefix, &date(day_of(until)), &self.id.chain_id, self.seq)
-    }
-
-    /// The object that closes a silent chain at the number its own writer would take next. Create-only makes this
-    /// safe: a writer that was only asleep finds its number taken and begins a new chain.
-    fn seal_ending(&self, tip: &Tip, now: Micros) -> Result<Sealed> {
-        let mut header = self.header(now.max(tip.until.0));
-        header.kind = Kind::Ending;
-        header.chain_id.clone_from(&tip.chain_id);
-        header.seq = tip.seq + 1;
-        header.previous = Some(tip.sha256);
-        header.since = tip.until;
-        let bytes = seal(header, &[], self.signer.as_ref())?;
-        Ok(Sealed::new(chain_name(&self.settings.prefix, &tip.chain_id, tip.seq + 1), bytes, None))
-    }
-
     /// Takes the outcome of the put that the last [`Step::Put`] asked for.
     pub fn put_done(&mut self, outcome: Outcome, now: Micros) -> Settled<T> {
         let mut settled = Settled { tokens: Vec::new(), alarm: None };
@@ -407,9 +235,10 @@ impl<T> Chain<T> {
             }
             // The chain went on, or somebody else noticed first: the next survey sees which.
             (Outcome::Taken, Purpose::Ending { .. }) => {}
-            (Outcome::Stored(alarm), Purpose::Digest { kind, until, head_day, pending }) => {
+            (Outcome::Stored(alarm), Purpose::Digest { kind, until, head_day, named, pending }) => {
                 settled.alarm = alarm;
                 settled.tokens = pending.into_iter().map(|p| p.token).collect();
+                self.named.extend(named.into_iter().map(|t| (t.chain_id, (t.seq, t.finished))));
                 self.advance(kind, flight.sealed.sha256, until, head_day);
             }
             (Outcome::Taken, Purpose::Digest { pending, .. }) => {
@@ -445,7 +274,7 @@ impl<T> Chain<T> {
         }
     }
 
-    /// Takes what a survey found, or that it failed; a failed one is tried again in a minute.
+    /// Takes what a survey found, or that it failed; a failed one is tried again in a minute. Log the survey's alarms.
     pub fn surveyed(&mut self, survey: Option<Survey>, now: Micros) {
         self.surveying = false;
         let Some(survey) = survey else {
@@ -468,6 +297,7 @@ impl<T> Chain<T> {
             self.head = self.head_day.as_deref() != Some(today.as_str());
         }
         self.tips = survey.tips;
+        self.looked = true;
     }
 
     /// Begins a new chain after a fork; what no stored digest names goes into it, behind a declared gap.
@@ -481,6 +311,9 @@ impl<T> Chain<T> {
         self.previous = None;
         self.until = now;
         self.flight = None;
+        self.named.clear();
+        // The tips lack the chain that was ours until now.
+        self.looked = false;
         self.head = false;
         self.head_day = None;
         self.surveying = false;
@@ -491,13 +324,6 @@ impl<T> Chain<T> {
 impl<T> Flight<T> {
     fn new(sealed: Sealed, purpose: Purpose<T>) -> Self {
         Flight { sealed, purpose, sent: false, tries: 0, retry_at: Micros::MIN }
-    }
-}
-
-impl Sealed {
-    fn new(name: String, bytes: Vec<u8>, copy: Option<String>) -> Self {
-        let sha256 = Hash::of(&bytes);
-        Sealed { name, bytes: bytes.into(), sha256, copy }
     }
 }
 

@@ -6,14 +6,15 @@
 //! entry's leaf is its line as stored; nothing is re-serialised to be checked. Pure.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::blob::text;
+pub use super::hash::Hash;
+use super::hash::hex_into;
 use super::merkle;
 use super::sign::Signer;
 use super::time::Time;
@@ -23,10 +24,6 @@ use crate::error::Result;
 pub const PAYLOAD_TYPE: &str = "application/vnd.lakehead.digest.v1+json";
 /// The `format` of a header.
 pub const FORMAT: &str = "lakehead-digest/1";
-
-/// A SHA-256, written as 64 lower-case hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Hash(pub [u8; 32]);
 
 /// Why a digest is written; decides what it may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,7 +123,10 @@ pub struct Header {
     /// Chains declared ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ended: Vec<Ended>,
-    /// In a head: the tips of all other chains, by chain id.
+    /// Tips of other chains that are newer than this chain named before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub witnessed: Vec<Tip>,
+    /// In a head and in a farewell: the tips of all other chains, by chain id. Such a digest is copied to `heads/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chains: Option<Vec<Tip>>,
 }
@@ -353,64 +353,4 @@ impl<'a> Envelope<'a> {
 /// Text for a person.
 pub fn parse_line(line: &str) -> std::result::Result<Line<'_>, String> {
     serde_json::from_str(line).map_err(|e| format!("entry: {e}"))
-}
-
-/// Appends bytes as lower-case hexadecimal digits.
-pub fn hex_into(out: &mut String, bytes: &[u8]) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    for b in bytes {
-        out.push(HEX[usize::from(b >> 4)] as char);
-        out.push(HEX[usize::from(b & 15)] as char);
-    }
-}
-
-impl std::str::FromStr for Hash {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let digit = |b: u8| match b {
-            b'0'..=b'9' => Some(b - b'0'),
-            b'a'..=b'f' => Some(b - b'a' + 10),
-            _ => None,
-        };
-        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-        let mut out = [0; 32];
-        if pairs.len() == 32 && rest.is_empty() {
-            let read = pairs.iter().zip(&mut out).try_for_each(|(p, o)| {
-                *o = digit(p[0])? << 4 | digit(p[1])?;
-                Some(())
-            });
-            if read.is_some() {
-                return Ok(Hash(out));
-            }
-        }
-        Err(format!("`{text}` is not a SHA-256 of 64 lower-case hexadecimal digits"))
-    }
-}
-
-impl fmt::Display for Hash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut out = String::with_capacity(64);
-        hex_into(&mut out, &self.0);
-        f.write_str(&out)
-    }
-}
-
-impl fmt::Debug for Hash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for Hash {
-    fn serialize<S: Serializer>(&self, s: S) -> std::result::Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Hash {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
-        let text = <Cow<'de, str>>::deserialize(d)?;
-        text.parse().map_err(de::Error::custom)
-    }
 }

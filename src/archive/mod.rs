@@ -3,9 +3,9 @@
 //! | file | owns |
 //! |---|---|
 //! | `blob` | names and bytes of blobs |
-//! | `digest`, `merkle`, `time` | every byte of a digest object |
-//! | `sign`, `trust` | who signs, and whose signature counts |
-//! | `chain` | which digest comes next (the write side, a state machine) |
+//! | `digest`, `merkle`, `hash`, `time` | every byte of a digest object |
+//! | `sign`, `trust`, `keygen` | who signs, and whose signature counts |
+//! | `chain`, `step` | which digest comes next (the write side, a state machine) |
 //! | `store` | puts and surveys (edge) |
 //! | `verify`, `export` | the read side (edge) |
 //!
@@ -15,20 +15,26 @@
 pub mod blob;
 pub mod chain;
 pub mod digest;
+pub mod export;
+pub mod hash;
+pub mod keygen;
 pub mod merkle;
 pub mod sign;
+pub mod step;
 pub mod store;
-#[cfg(test)]
-mod testing;
 pub mod time;
 pub mod trust;
+pub mod verify;
 
 pub use blob::{BlobFields, blob_path, conflict_path, render_blob};
 pub use chain::{Ask, Chain, Identity, Outcome, Sealed, Settings, Settled, Step, Survey};
 pub use digest::{Entry, Hash};
+pub use export::export;
+pub use keygen::{Keygen, keygen, rotate};
 pub use sign::{Algorithm, KeyFile, Signer};
 pub use store::Place;
-pub use trust::{Trust, keygen, rotate};
+pub use trust::Trust;
+pub use verify::{Options, Report, Verdict, verify};
 
 /// Where digests and heads lie below the prefix.
 pub const INTEGRITY: &str = "_integrity/v1";

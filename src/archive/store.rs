@@ -14,11 +14,11 @@ use object_store::{
     Result as StoreResult,
 };
 
-use super::chain::{Ask, Outcome, Sealed, Survey};
-use super::digest::{Envelope, Hash, Kind, Tip};
+use super::digest::{Envelope, Hash, Kind, PAYLOAD_TYPE, Tip};
+use super::step::{Ask, Outcome, Sealed, Survey};
 use super::time::{SECOND, Time};
+use super::trust::Trust;
 use super::{chain_name, integrity_folder, under};
-use crate::clock::Micros;
 use crate::error::{Error, Result};
 
 /// A store and the path below which everything lies.
@@ -130,25 +130,34 @@ pub async fn survey(place: &Place, prefix: &str, ask: &Ask) -> Result<Survey> {
     let mut known: BTreeMap<String, Tip> =
         ask.known.iter().map(|t| (t.chain_id.clone(), t.clone())).collect();
     if known.is_empty() {
-        known = newest_head(place, prefix).await?;
+        let trust = Trust::of_key(ask.key.0, &ask.key.1, 0)?;
+        known = newest_head(place, prefix, &trust).await?;
     }
     let own = stat(place, &chain_name(prefix, &ask.chain_id, ask.seq)).await?;
     let own = own
         .ok_or_else(|| Error::unreachable(format!("digest {} of chain {} is gone", ask.seq, ask.chain_id)))?;
     let mut chains = chain_ids(place, prefix).await?;
     chains.retain(|id| *id != ask.chain_id);
-    let found = stream::iter(chains).map(|id| {
+    // What was known once must still be there: a chain that vanished is looked for too.
+    chains.extend(known.keys().filter(|id| **id != ask.chain_id).cloned());
+    chains.sort_unstable();
+    chains.dedup();
+    let looks = chains.into_iter().map(|id| {
         let known = known.get(&id).cloned();
-        async move { newest(place, prefix, id, known).await }
+        newest(place, prefix, id, known)
     });
-    let found: Vec<Option<(Tip, Option<DateTime<Utc>>)>> = found.buffered(16).try_collect().await?;
+    let found = stream::iter(looks);
+    let found: Vec<Option<Look>> = found.buffered(16).try_collect().await?;
     let quiet = 2 * ask.heartbeat + 600 * SECOND;
     let mut survey = Survey { chain_id: ask.chain_id.clone(), ..Survey::default() };
-    for (tip, at) in found.into_iter().flatten() {
-        let silent = at.is_some_and(|at| own.timestamp_micros() - at.timestamp_micros() > quiet);
+    for Look { tip, stored, alarm } in found.into_iter().flatten() {
+        // Nobody declares ended what was cut off.
+        let silent = alarm.is_none()
+            && stored.is_some_and(|at| own.timestamp_micros() - at.timestamp_micros() > quiet);
         if silent && !tip.finished {
             survey.silent.push(tip.chain_id.clone());
         }
+        survey.alarms.extend(alarm);
         survey.tips.push(tip);
     }
     Ok(survey)
@@ -166,35 +175,51 @@ pub(super) async fn chain_ids(place: &Place, prefix: &str) -> Result<Vec<String>
     Ok(ids)
 }
 
-/// The newest digest of a chain; its time in the store unless it is known to be finished. `None` for an empty folder.
-async fn newest(
-    place: &Place,
-    prefix: &str,
-    chain_id: String,
-    known: Option<Tip>,
-) -> Result<Option<(Tip, Option<DateTime<Utc>>)>> {
+/// One look at a chain.
+struct Look {
+    tip: Tip,
+    /// When it was stored, by the store's time; not asked for a chain that is known to be finished.
+    stored: Option<DateTime<Utc>>,
+    alarm: Option<String>,
+}
+
+/// The newest digest of a chain; `None` for an empty folder. Where less is there than was known, the known tip stays,
+/// so that every head goes on naming it.
+async fn newest(place: &Place, prefix: &str, chain_id: String, known: Option<Tip>) -> Result<Option<Look>> {
     if let Some(tip) = known.as_ref().filter(|t| t.finished) {
-        return Ok(Some((tip.clone(), None)));
+        return Ok(Some(Look { tip: tip.clone(), stored: None, alarm: None }));
     }
     let at = |seq: u64| chain_name(prefix, &chain_id, seq);
-    let mut low = known.map_or(0, |t| t.seq);
+    let mut low = known.as_ref().map_or(0, |t| t.seq);
     if stat(place, &at(low)).await?.is_none() {
-        return Ok(None);
+        return Ok(known.map(|tip| {
+            let alarm = format!("digest {low} of chain {chain_id} was there and is gone");
+            Look { tip, stored: None, alarm: Some(alarm) }
+        }));
     }
+    // Numbers in listings are not to be trusted, so sums are checked: past the last number nothing can be.
+    let there = async |low: u64, step: u64| match low.checked_add(step) {
+        Some(seq) => Ok::<_, Error>(stat(place, &at(seq)).await?.is_some()),
+        None => Ok(false),
+    };
     let mut step = 1;
-    while stat(place, &at(low + step)).await?.is_some() {
+    while there(low, step).await? {
         low += step;
         step *= 2;
     }
     // `low` is there, `low + step` is not.
     while step > 1 {
         step /= 2;
-        if stat(place, &at(low + step)).await?.is_some() {
+        if there(low, step).await? {
             low += step;
         }
     }
     let (bytes, modified) = read(place, &at(low)).await?;
     let sha256 = Hash::of(&bytes);
+    if let Some(tip) = known.filter(|t| t.seq == low && t.sha256 != sha256) {
+        let alarm = format!("digest {low} of chain {chain_id} is not the one that was there");
+        return Ok(Some(Look { tip, stored: None, alarm: Some(alarm) }));
+    }
     let tip = match Envelope::parse(&bytes) {
         Ok(e) => {
             let finished = matches!(e.header.kind, Kind::Farewell | Kind::Ending);
@@ -206,11 +231,12 @@ async fn newest(
             Tip { chain_id, seq: low, sha256, until, finished: false }
         }
     };
-    Ok(Some((tip, Some(modified))))
+    Ok(Some(Look { tip, stored: Some(modified), alarm: None }))
 }
 
-/// The tips that the newest heads name: where to read on from. Not checked here; a wrong one shows in verification.
-async fn newest_head(place: &Place, prefix: &str) -> Result<BTreeMap<String, Tip>> {
+/// The tips that the newest heads name: where to read on from. A head that our key did not sign is passed over, so that
+/// nobody makes us vouch for what is not there; its chains are then read from their beginning.
+async fn newest_head(place: &Place, prefix: &str, trust: &Trust) -> Result<BTreeMap<String, Tip>> {
     let folder = place.path(&format!("{}/heads", integrity_folder(prefix)))?;
     let failed = |e| store_error(format!("cannot list {folder}"), e);
     let dates = place.store.list_with_delimiter(Some(&folder)).await.map_err(failed)?;
@@ -224,6 +250,10 @@ async fn newest_head(place: &Place, prefix: &str) -> Result<BTreeMap<String, Tip
         let bytes = async { place.store.get(&head.location).await?.bytes().await }.await;
         let bytes = bytes.map_err(|e| store_error(format!("cannot read {}", head.location), e))?;
         let Ok(envelope) = Envelope::parse(&bytes) else { continue };
+        let e = &envelope;
+        if trust.check(PAYLOAD_TYPE, &e.payload, &e.signatures, e.header.until.0).is_err() {
+            continue;
+        }
         for tip in envelope.header.chains.unwrap_or_default() {
             let newer = known.get(&tip.chain_id).is_none_or(|k: &Tip| k.seq < tip.seq);
             if newer {
@@ -259,9 +289,4 @@ pub(super) fn store_error(what: String, e: StoreError) -> Error {
     Error::unreachable(what)
         .source(e)
         .hint("check the store's url, credentials and network; `lakehead check --connect`")
-}
-
-/// A store's time in microseconds.
-pub(super) fn store_micros(at: DateTime<Utc>) -> Micros {
-    at.timestamp_micros()
 }

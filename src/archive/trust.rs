@@ -1,21 +1,19 @@
-//! Whose signature counts: the trust file, key pairs, rotation.
+//! Whose signature counts: the trust file and rotation.
 //!
-//! Owns `trust.json` and the check of signatures against it. Does not own private keys beyond writing a fresh one. The
+//! Owns `trust.json` and the check of signatures against it. Does not own private keys. The
 //! invariants: a key's id is the hash of the key, so no file can pass one key off as another; a key that came by rotation
-//! is trusted only through a statement that both keys signed; no file is ever overwritten.
+//! is trusted only through a statement that both keys signed.
 
 use std::collections::HashMap;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
-use ed25519_dalek::pkcs8::{DecodePublicKey as _, EncodePrivateKey as _};
+use ed25519_dalek::pkcs8::DecodePublicKey as _;
 use serde::{Deserialize, Serialize};
 
 use super::digest::{self, Signature, pae};
-use super::sign::{Algorithm, KeyFile, Signer, key_id};
+use super::sign::{Algorithm, Signer, key_id};
 use super::time::Time;
 use crate::clock::Micros;
 use crate::error::{Error, Result};
@@ -145,9 +143,16 @@ impl Trust {
     /// # Errors
     /// `Config` when the public key cannot be read back.
     pub fn of(signer: &dyn Signer, now: Micros) -> Result<Self> {
-        let file =
-            File { format: FORMAT.into(), keys: vec![key_of(signer, now, None)], rotations: Vec::new() };
-        Self::parse(&render(&file)?)
+        Self::of_key(signer.algorithm(), signer.public_key(), now)
+    }
+
+    /// A trust file with one public key (DER SubjectPublicKeyInfo), valid from `now` on.
+    ///
+    /// # Errors
+    /// `Config` when the public key cannot be read.
+    pub fn of_key(algorithm: Algorithm, public_key: &[u8], now: Micros) -> Result<Self> {
+        let keys = vec![key_of(algorithm, public_key, now, None)];
+        Self::parse(&render(&File { format: FORMAT.into(), keys, rotations: Vec::new() })?)
     }
 
     /// The text of the trust file.
@@ -202,7 +207,7 @@ impl Trust {
                 .hint("rotate with the key that signs now and the trust file that names it")
         })?;
         from.not_after = Some(Time(from.not_after.map_or(until, |t| t.0.min(until))));
-        let to = key_of(new, now, Some(old.key_id().to_owned()));
+        let to = key_of(new.algorithm(), new.public_key(), now, Some(old.key_id().to_owned()));
         let statement = Rotation {
             format: ROTATION_FORMAT.into(),
             from: old.key_id().into(),
@@ -275,11 +280,11 @@ fn public_key(key: &Key) -> Result<PublicKey> {
     }
 }
 
-fn key_of(signer: &dyn Signer, not_before: Micros, follows: Option<String>) -> Key {
+fn key_of(algorithm: Algorithm, public_key: &[u8], not_before: Micros, follows: Option<String>) -> Key {
     Key {
-        key_id: signer.key_id().to_owned(),
-        algorithm: signer.algorithm(),
-        public_key: BASE64.encode(signer.public_key()),
+        key_id: key_id(public_key),
+        algorithm,
+        public_key: BASE64.encode(public_key),
         not_before: Time(not_before),
         not_after: None,
         follows,
@@ -293,74 +298,3 @@ fn render(file: &File) -> Result<String> {
 fn unwritable(e: serde_json::Error) -> Error {
     Error::bug("a trust file cannot be written").source(e)
 }
-
-/// What `keygen` wrote.
-#[derive(Debug)]
-pub struct Keygen {
-    /// `signing-key.pem`, mode 0600.
-    pub key: PathBuf,
-    /// `trust.json`.
-    pub trust: PathBuf,
-    /// The id of the new key.
-    pub key_id: String,
-}
-
-/// Writes `signing-key.pem` and `trust.json` for the key that `seed` (32 random bytes) makes into `out`.
-///
-/// # Errors
-/// `Config` when one of the files is there already, or `out` cannot be written.
-pub fn keygen(out: &Path, seed: &[u8; 32], now: Micros) -> Result<Keygen> {
-    let signer = KeyFile::from_seed(seed)?;
-    write_pair(out, &signer, &Trust::of(&signer, now)?)
-}
-
-/// As [`keygen`], for a key that follows `old` under `trust`; the new trust file holds both and the rotation.
-///
-/// # Errors
-/// As [`keygen`] and [`Trust::rotate`].
-pub fn rotate(
-    out: &Path,
-    seed: &[u8; 32],
-    trust: &Trust,
-    old: &dyn Signer,
-    now: Micros,
-    until: Micros,
-) -> Result<Keygen> {
-    let signer = KeyFile::from_seed(seed)?;
-    write_pair(out, &signer, &trust.rotate(old, &signer, now, until)?)
-}
-
-fn write_pair(out: &Path, signer: &KeyFile, trust: &Trust) -> Result<Keygen> {
-    let (key, trust_path) = (out.join("signing-key.pem"), out.join("trust.json"));
-    for path in [&key, &trust_path] {
-        if path.symlink_metadata().is_ok() {
-            return Err(Error::config(format!("{} is there already", path.display()))
-                .hint("keys are never overwritten; choose another folder with --out"));
-        }
-    }
-    std::fs::create_dir_all(out)
-        .map_err(|e| Error::config(format!("cannot create the folder {}", out.display())).source(e))?;
-    let pem = signer.signing_key().to_pkcs8_pem(LineEnding::LF);
-    let pem = pem.map_err(|e| Error::bug("a fresh key cannot be encoded").source(e.to_string()))?;
-    write_new(&key, pem.as_bytes(), 0o600)?;
-    write_new(&trust_path, trust.to_text()?.as_bytes(), 0o644)?;
-    Ok(Keygen { key, trust: trust_path, key_id: signer.key_id().to_owned() })
-}
-
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
-    #[cfg(not(unix))]
-    let _ = mode;
-    let written = options.open(path).and_then(|mut f| {
-        f.write_all(bytes)?;
-        f.sync_all()
-    });
-    written.map_err(|e| Error::config(format!("cannot write {}", path.display())).source(e))
-}
-
-#[cfg(test)]
-#[path = "trust_tests.rs"]
-mod tests;

@@ -8,7 +8,7 @@ use crate::event::json::{Limits, Scanner};
 use crate::event::{Event, Transport};
 use crate::layout::Layouts;
 use crate::layout::extract::Scratch;
-use crate::layout::row::IdentityKey;
+use crate::layout::row::{Identity, IdentityKey};
 
 fn rows(layout: &Layout, catalog: &Catalog, bodies: &[&str]) -> Rows {
     let (mut scanner, mut scratch, mut rows) = (Scanner::default(), Scratch::default(), Rows::default());
@@ -28,6 +28,7 @@ fn footer(layout: &Layout, rows: &Rows) -> Footer {
     Footer {
         layout: layout.name.clone(),
         layout_version: layout.version,
+        rules: Some(layout.rules()),
         batch: "b1".into(),
         rolled: Some(Rolled::Age),
         rows: rows.len() as u64,
@@ -143,4 +144,15 @@ fn a_defect_leaves_no_bytes_behind() {
     assert_eq!(defect.reason, crate::event::Reason::WrongType);
     assert!(defect.detail.contains("riskScore") && defect.detail.contains("\"high\""), "{}", defect.detail);
     assert_eq!(out, b"x");
+}
+
+#[test]
+fn pieces_are_bounded_by_rows_and_bytes_and_hold_every_row_once() {
+    let mut rows = Rows::default();
+    for (i, len) in [3, 4, 20, 1, 1, 1, 1, 9].into_iter().enumerate() {
+        rows.push(&vec![0; len], Identity::default(), i as Micros);
+    }
+    let pieces: Vec<Vec<Micros>> = rows.pieces(3, 10).map(|p| p.iter().map(|r| r.time).collect()).collect();
+    assert_eq!(pieces, [vec![0, 1], vec![2], vec![3, 4, 5], vec![6, 7]]);
+    assert_eq!(Rows::default().pieces(3, 10).count(), 0);
 }

@@ -33,13 +33,6 @@ impl Hasher for AsIs {
 /// A set of identities.
 pub type IdentitySet = HashSet<Identity, BuildHasherDefault<AsIs>>;
 
-/// Who waits for a row.
-#[derive(Debug, Clone)]
-struct Waiting {
-    first: Option<Receipt>,
-    more: Vec<Receipt>,
-}
-
 /// What is known of an identity that was just received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
@@ -57,7 +50,9 @@ const GENERATION: usize = 1 << 18;
 /// The identities of one dataset.
 #[derive(Debug, Default)]
 pub struct Identities {
-    waiting: HashMap<Identity, Waiting, BuildHasherDefault<AsIs>>,
+    waiting: HashMap<Identity, Receipt, BuildHasherDefault<AsIs>>,
+    /// Further receipts that wait for an identity: few have any.
+    more: HashMap<Identity, Vec<Receipt>, BuildHasherDefault<AsIs>>,
     stored: IdentitySet,
     stored_before: IdentitySet,
 }
@@ -67,15 +62,15 @@ impl Identities {
     pub fn receive(&mut self, identity: Identity, receipt: Receipt) -> Known {
         use std::collections::hash_map::Entry;
         match self.waiting.entry(identity) {
-            Entry::Occupied(mut there) => {
-                there.get_mut().more.push(receipt);
+            Entry::Occupied(_) => {
+                self.more.entry(identity).or_default().push(receipt);
                 Known::Waiting
             }
             Entry::Vacant(_) if self.stored.contains(&identity) || self.stored_before.contains(&identity) => {
                 Known::Stored
             }
             Entry::Vacant(free) => {
-                free.insert(Waiting { first: Some(receipt), more: Vec::new() });
+                free.insert(receipt);
                 Known::New
             }
         }
@@ -92,8 +87,11 @@ impl Identities {
 
     /// The row of an identity is no longer on its way: hands out the receipts that waited for it.
     pub fn forget(&mut self, identity: Identity, mut each: impl FnMut(Receipt)) {
-        if let Some(waiting) = self.waiting.remove(&identity) {
-            waiting.first.into_iter().chain(waiting.more).for_each(&mut each);
+        if let Some(first) = self.waiting.remove(&identity) {
+            each(first);
+            if !self.more.is_empty() {
+                self.more.remove(&identity).into_iter().flatten().for_each(&mut each);
+            }
         }
     }
 

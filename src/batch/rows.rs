@@ -1,6 +1,7 @@
 //! The rows of one batch: their bytes in one buffer, and an index that can lose rows again.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::clock::Micros;
 use crate::layout::Layout;
@@ -10,30 +11,57 @@ use crate::layout::row::{Identity, RowReader, claim, fixed};
 /// One row in a batch.
 #[derive(Debug, Clone, Copy)]
 pub struct RowRef {
-    /// Its identity.
-    pub identity: Identity,
+    identity: [u64; 2],
     /// Its event time.
     pub time: Micros,
+    chunk: u32,
     start: u32,
     len: u32,
 }
 
+impl RowRef {
+    /// The row's identity.
+    #[inline]
+    pub fn identity(&self) -> Identity {
+        Identity::from(self.identity[0]) << 64 | Identity::from(self.identity[1])
+    }
+}
+
 /// Rows of one layout.
+///
+/// Bytes lie in chunks that never move: a buffer that doubles would copy every row again, and hold it twice meanwhile.
 #[derive(Debug, Clone, Default)]
 pub struct Rows {
-    bytes: Vec<u8>,
+    chunks: Vec<Vec<u8>>,
+    bytes: usize,
+    capacity: usize,
     index: Vec<RowRef>,
 }
 
-/// Most bytes of rows in one batch; row offsets are 32 bits wide.
+/// Smallest and largest chunk: small at first, since there may be ten thousand batches.
+const CHUNK: (usize, usize) = (512, 256 << 10);
+
+/// Most bytes of rows in one batch.
 pub const MAX_BYTES: usize = 1 << 30;
 
 impl Rows {
     /// Appends a row.
+    #[inline]
     pub fn push(&mut self, row: &[u8], identity: Identity, time: Micros) {
-        let start = self.bytes.len() as u32;
-        self.bytes.extend_from_slice(row);
-        self.index.push(RowRef { identity, time, start, len: row.len() as u32 });
+        let fits = self.chunks.last().is_some_and(|c| c.capacity() - c.len() >= row.len());
+        if !fits {
+            let size = self.bytes.clamp(CHUNK.0, CHUNK.1).max(row.len());
+            self.capacity += size;
+            self.chunks.push(Vec::with_capacity(size));
+        }
+        let chunk = self.chunks.len().saturating_sub(1);
+        if let Some(last) = self.chunks.last_mut() {
+            let start = last.len() as u32;
+            last.extend_from_slice(row);
+            let identity = [(identity >> 64) as u64, identity as u64];
+            self.index.push(RowRef { identity, time, chunk: chunk as u32, start, len: row.len() as u32 });
+        }
+        self.bytes += row.len();
     }
 
     /// Number of rows.
@@ -48,12 +76,12 @@ impl Rows {
 
     /// Bytes of rows.
     pub fn bytes(&self) -> usize {
-        self.bytes.len()
+        self.bytes
     }
 
     /// Bytes of memory that the rows hold.
     pub fn memory(&self) -> usize {
-        self.bytes.capacity() + self.index.capacity() * size_of::<RowRef>()
+        self.capacity + self.index.capacity() * size_of::<RowRef>()
     }
 
     /// The rows' index, in the order of [`Rows::sort`] or of arrival.
@@ -61,23 +89,31 @@ impl Rows {
         &self.index
     }
 
+    /// The index in pieces of at most so many rows, and of at most so many bytes where a piece has more than one row.
+    pub fn pieces(&self, rows: usize, bytes: usize) -> impl Iterator<Item = &[RowRef]> {
+        let mut rest = self.index.as_slice();
+        std::iter::from_fn(move || {
+            let mut held = 0;
+            let fits = |at: &&RowRef| {
+                held += at.len as usize;
+                held <= bytes
+            };
+            let n = rest.iter().take(rows).take_while(fits).count().max(1).min(rest.len());
+            let (piece, after) = rest.split_at(n);
+            rest = after;
+            (!piece.is_empty()).then_some(piece)
+        })
+    }
+
     /// The bytes of a row.
     #[inline]
     pub fn row(&self, at: &RowRef) -> &[u8] {
-        &self.bytes[at.start as usize..(at.start + at.len) as usize]
+        &self.chunks[at.chunk as usize][at.start as usize..(at.start + at.len) as usize]
     }
 
     /// Keeps only the rows whose identity `keep` accepts.
     pub fn retain(&mut self, mut keep: impl FnMut(&RowRef) -> bool) {
         self.index.retain(|r| keep(r));
-    }
-
-    /// Takes the rows of `other`, and leaves none there.
-    pub fn append(&mut self, other: &mut Rows) {
-        for at in std::mem::take(&mut other.index) {
-            self.push(other.row(&at), at.identity, at.time);
-        }
-        other.bytes = Vec::new();
     }
 
     /// Earliest and latest event time.
@@ -145,7 +181,32 @@ pub fn row_claim(layout: &Layout, row: &[u8]) -> u64 {
 /// Distinct texts of a column, numbered as they come (from 1, 0 is null), then ranked.
 #[derive(Debug, Default)]
 struct Ranks<'r> {
-    numbers: HashMap<&'r [u8], u64>,
+    numbers: HashMap<&'r [u8], u64, BuildHasherDefault<TextHash>>,
+}
+
+/// A quick hash of short texts; whoever makes them collide slows his own batch down.
+#[derive(Debug, Default)]
+struct TextHash(u64);
+
+impl Hasher for TextHash {
+    fn write(&mut self, bytes: &[u8]) {
+        const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
+        let (chunks, rest) = bytes.as_chunks::<8>();
+        for chunk in chunks {
+            self.0 = (self.0 ^ u64::from_le_bytes(*chunk)).wrapping_mul(MIX).rotate_left(29);
+        }
+        for byte in rest {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(MIX).rotate_left(29);
+        }
+    }
+
+    fn write_usize(&mut self, n: usize) {
+        self.0 ^= n as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
 }
 
 impl<'r> Ranks<'r> {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::archive::verify::Pin;
 use chrono::NaiveDate;
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -76,11 +77,23 @@ pub struct QuarantineFilter {
 #[derive(Debug, Subcommand)]
 pub enum Audit {
     /// Make a signing key: signing-key.pem (0600) and trust.json
-    #[command(after_long_help = "Example:\n  lakehead audit keygen --out /etc/lakehead/keys")]
+    ///
+    /// With --rotate-from, the new trust file holds both keys and a rotation that both have signed; the old key counts
+    /// for another seven days.
+    #[command(after_long_help = "\
+Examples:
+  lakehead audit keygen --out /etc/lakehead/keys
+  lakehead audit keygen --out new --rotate-from old/signing-key.pem --trust old/trust.json")]
     Keygen {
         /// Folder for both files; neither may exist
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
+        /// The key that the new one follows
+        #[arg(long, value_name = "KEY", requires = "trust")]
+        rotate_from: Option<PathBuf>,
+        /// The trust file that knows the old key
+        #[arg(long, value_name = "FILE", requires = "rotate_from")]
+        trust: Option<PathBuf>,
     },
     /// Verify every blob and every chain of digests
     ///
@@ -126,9 +139,9 @@ pub struct AuditVerify {
     /// Trusted keys [default: archive.trust_file]
     #[arg(long, value_name = "FILE")]
     pub trust: Option<PathBuf>,
-    /// A head that was noted elsewhere and must still be part of a chain; may be given several times
+    /// A head that was noted elsewhere and must still be part of a chain
     #[arg(long, value_name = "SEQ:SHA256")]
-    pub expect_head: Vec<String>,
+    pub expect_head: Option<Pin>,
     /// Store of anchored heads [default: archive.anchor_url]
     #[arg(long, value_name = "URL")]
     pub anchor: Option<String>,

@@ -138,10 +138,14 @@ pub async fn run(setup: &Setup, request: &Backfill) -> Result<Outcome> {
                 fed = &mut work => break fed,
                 () = tokio::time::sleep(Duration::from_millis(200)) => bar.show(&meter),
             }
+            if let Some(lost) = setup.lost_store() {
+                break Err(lost);
+            }
         }
     };
     if fed.is_err() {
-        port.stop(setup.config.limits.shutdown_deadline).await;
+        let lost = setup.lost_store().is_some();
+        port.stop(if lost { Duration::ZERO } else { setup.config.limits.shutdown_deadline }).await;
     }
     drop(port);
     let summary = pipeline.await.map_err(|e| Error::bug("the pipeline has died").source(e))??;
@@ -177,16 +181,17 @@ impl Plan<'_> {
             }
             tokio::select! {
                 biased;
-                Some((input, ended)) = feeds.next(), if !feeds.is_empty() => match ended? {
-                    Ended::Skipped => outcome.skipped.push(input.shown()),
-                    Ended::Stored => outcome.stored += 1,
-                    Ended::Stopped => outcome.stopped = true,
-                },
+                // First, so that signals are caught before anything is begun.
                 () = &mut stop, if !outcome.stopped => {
                     outcome.stopped = true;
                     next = self.inputs.len();
                     port.stop(self.setup.config.limits.shutdown_deadline).await;
                 }
+                Some((input, ended)) = feeds.next(), if !feeds.is_empty() => match ended? {
+                    Ended::Skipped => outcome.skipped.push(input.shown()),
+                    Ended::Stored => outcome.stored += 1,
+                    Ended::Stopped => outcome.stopped = true,
+                },
                 // Everything is read, or all that may wait waits: let it land.
                 _ = turn.acquire(), if !outcome.stopped && (next == self.inputs.len() || feeds.len() == WAITING) => {
                     port.flush(Rolled::EndOfInput).await;
@@ -230,7 +235,7 @@ async fn dry_run(rules: Rules, inputs: &[InputFile], setup: &Setup) -> Result<Ou
             let mut reader = LineReader::open(&input, Arc::default())?;
             let (mut counts, mut land) = (Counts::default(), BTreeMap::<String, u64>::new());
             let budget = crate::pipeline::Budget::new(usize::MAX);
-            while let Some(block) = reader.next()? {
+            while let Some(block) = reader.next_block()? {
                 let delivery = |(position, body)| Delivery {
                     body,
                     tag: 1,

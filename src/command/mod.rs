@@ -1,12 +1,18 @@
 //! What the commands do: one file each. Owns the way from a parsed command line to an exit code.
 
+mod audit;
 pub mod backfill;
+mod catalog;
 mod check;
+mod connect;
 pub mod output;
+mod publish;
+pub mod quarantine;
 pub mod run;
 pub mod setup;
 pub mod signals;
 mod status;
+pub mod trial;
 
 use std::process::ExitCode;
 
@@ -18,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::layout::row::IdentityKey;
 use crate::pipeline::land::Pause;
 use crate::store::Store;
+use crate::units::format_duration;
 use setup::Setup;
 
 /// Does what the command line says.
@@ -34,13 +41,14 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
 fn dispatch(cli: Cli) -> Result<ExitCode> {
     let global = &cli.global;
     match cli.command {
-        Command::Check(args) if !args.connect => check::run(global, &args),
+        Command::Check(args) => check::run(global, &args),
         Command::Backfill(args) => block_on(backfill::command(global, &args)),
+        Command::Audit(args) => block_on(audit::command(global, &args)),
         Command::Run(args) => block_on(run::command(global, &args)),
+        Command::Catalog(args) => catalog::command(global, &args),
+        Command::Publish(args) => block_on(publish::command(global, &args)),
+        Command::Quarantine(args) => block_on(quarantine::command(global, &args)),
         Command::Status(args) => block_on(status::command(global, &args)),
-        // The one place where further commands are entered, each with a file of its own beside this one.
-        other => Err(Error::config(format!("this build cannot do this yet: {other:?}"))
-            .hint("`lakehead check` works; the others are being built")),
     }
 }
 
@@ -80,17 +88,27 @@ pub fn identity_key() -> IdentityKey {
 /// # Errors
 /// What the store said last.
 pub async fn probe(setup: &Setup, store: &Store) -> Result<()> {
-    let until = Instant::now() + setup.config.rabbitmq.connect_timeout;
+    let waited = setup.config.rabbitmq.connect_timeout;
+    let until = Instant::now() + waited;
     let mut pause = Pause::default();
     let folder = store.path(crate::pipeline::writer::FOLDER)?;
-    loop {
-        match store.list_all(&folder).await {
-            Ok(_) => return Ok(()),
-            Err(e) if Instant::now() >= until => return Err(e),
-            Err(e) => tracing::warn!(error = %e, "cannot reach the store; trying again"),
+    let mut last =
+        Error::unreachable(format!("{}: no answer within {}", store.shown(), format_duration(waited)))
+            .hint("the store is slow or cannot be reached; rabbitmq.connect_timeout is the longest wait");
+    let tries = async {
+        loop {
+            match store.list_all(&folder).await {
+                Ok(_) => return,
+                Err(e) => {
+                    tracing::warn!(error = %e, "cannot reach the store; trying again");
+                    last = e;
+                }
+            }
+            pause.wait().await;
         }
-        pause.wait().await;
-    }
+    };
+    let reached = tokio::time::timeout_at(until, tries).await;
+    reached.map_err(|_| last)
 }
 
 /// Rows as columns: the first left, the others right.

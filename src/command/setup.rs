@@ -1,7 +1,8 @@
 //! From the configuration to running parts, the same for every command.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use crate::archive::{self, KeyFile, Place};
 use crate::clock::{Clock, micros};
 use crate::config::{Config, Consumer, Redelivery};
 use crate::error::{Error, Result};
@@ -9,9 +10,11 @@ use crate::event::catalog::Catalog;
 use crate::event::json;
 use crate::layout::row::IdentityKey;
 use crate::layout::{Layout, Layouts};
+use crate::pipeline::attest::Proof;
 use crate::pipeline::decode::{Route, Rules};
 use crate::pipeline::{ConsumerSettings, Cpu, Limits, Parts, Pipeline, Port, Settings, Shelf};
-use crate::store::{self, Store};
+use crate::store::{self, Location, Store};
+use crate::units;
 
 /// What a configuration amounts to.
 #[derive(Debug, Clone)]
@@ -22,6 +25,9 @@ pub struct Setup {
     pub catalog: Arc<Catalog>,
     /// The layouts, overlaid.
     pub layouts: Arc<Layouts>,
+    /// Opened once, so that all parts know of the same troubles.
+    lake: OnceLock<Store>,
+    archive: OnceLock<Store>,
 }
 
 impl Setup {
@@ -43,7 +49,8 @@ impl Setup {
         for name in &layouts.overlaid {
             tracing::info!(layout = name, "layout taken from layouts.dir");
         }
-        Ok(Setup { config, catalog: Arc::new(catalog), layouts: Arc::new(layouts) })
+        let (catalog, layouts) = (Arc::new(catalog), Arc::new(layouts));
+        Ok(Setup { config, catalog, layouts, lake: OnceLock::new(), archive: OnceLock::new() })
     }
 
     /// The lake.
@@ -51,7 +58,7 @@ impl Setup {
     /// # Errors
     /// A location that cannot be understood, or a folder that cannot be created.
     pub fn lake(&self) -> Result<Store> {
-        store::open(&self.config.data_lake.location, self.config.limits.put_deadline)
+        self.opened(&self.lake, &self.config.data_lake.location)
     }
 
     /// The store of the archive: its own, or the lake.
@@ -60,9 +67,57 @@ impl Setup {
     /// As [`Setup::lake`].
     pub fn archive(&self) -> Result<Store> {
         match &self.config.archive.location {
-            Some(location) => store::open(location, self.config.limits.put_deadline),
+            Some(location) => self.opened(&self.archive, location),
             None => self.lake(),
         }
+    }
+
+    /// How the archive proves itself; none without a signing key.
+    ///
+    /// # Errors
+    /// A key that cannot be read, a store that cannot be opened.
+    pub fn proof(&self) -> Result<Option<Proof>> {
+        let archive = &self.config.archive;
+        let Some(file) = &archive.signing_key_file else { return Ok(None) };
+        let place = |store: &Store| Place::new(Arc::clone(store.object_store()), store.root().clone());
+        let deadline = self.config.limits.put_deadline;
+        let anchor = archive.anchor.as_ref().map(|at| store::open(at, deadline)).transpose()?;
+        let prefix = self.config.data_lake.audit_path_prefix.clone();
+        let mut settings = archive::Settings::new(prefix, "");
+        settings.digest_age = micros(archive.digest_age);
+        settings.digest_entries = usize::try_from(archive.digest_entries).unwrap_or(usize::MAX);
+        Ok(Some(Proof {
+            signer: Arc::new(KeyFile::read(file)?),
+            place: place(&self.archive()?),
+            anchor: anchor.as_ref().map(place),
+            settings,
+            deadline,
+        }))
+    }
+
+    fn opened(&self, once: &OnceLock<Store>, location: &Location) -> Result<Store> {
+        if let Some(store) = once.get() {
+            return Ok(store.clone());
+        }
+        let store = store::open(location, self.config.limits.put_deadline)?;
+        Ok(once.get_or_init(|| store).clone())
+    }
+
+    /// The error of a store that has refused every put for `rabbitmq.connect_timeout`, once there is one: for commands
+    /// that end. A service goes on trying.
+    pub fn lost_store(&self) -> Option<Error> {
+        let longest = self.config.rabbitmq.connect_timeout;
+        let refusals = [&self.lake, &self.archive].into_iter().filter_map(|s| s.get()?.refusal());
+        let refusal = refusals.min_by_key(|r| r.since).filter(|r| r.since.elapsed() >= longest)?;
+        let waited = units::format_duration(longest);
+        let hint = refusal.hint.unwrap_or_default();
+        Some(
+            Error::unreachable(format!("gave up: no put has succeeded for {waited}: {}", refusal.what)).hint(
+                format!(
+                    "{hint}; then do the same again: what is stored stays, and nothing will be there twice"
+                ),
+            ),
+        )
     }
 
     /// The indices of layouts by their names.
@@ -157,6 +212,7 @@ impl Setup {
         Ok(Pipeline::new(Parts {
             store: self.lake()?,
             shelf: Shelf::new(self.archive()?),
+            proof: self.proof()?,
             layouts: Arc::clone(&self.layouts),
             settings,
             memory: usize::try_from(self.config.limits.memory).unwrap_or(usize::MAX),

@@ -8,8 +8,8 @@ use super::sample::stamp;
 use super::schema::{Field, Type};
 use crate::clock::Micros;
 
-/// Ahead of `now` by more than any sensible `layouts.max_future`.
-const FAR_AHEAD: Micros = 400 * 86_400 * 1_000_000;
+/// Ahead of `now` by more than any sensible `layouts.max_future`, and long enough for files of samples to age: 50 years.
+const FAR_AHEAD: Micros = 18_262 * 86_400 * 1_000_000;
 /// More levels than the default `limits.max_depth`.
 const LEVELS: usize = 200;
 
@@ -40,7 +40,7 @@ pub enum Flaw {
     BadId,
     /// A timestamp that is no time.
     BadTime,
-    /// A timestamp more than a year ahead.
+    /// A timestamp decades ahead.
     FutureTime,
     /// No time anywhere in the body. To be sent without an AMQP timestamp too.
     NoTime,

@@ -8,11 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use bytes::Bytes;
+use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::clock::Micros;
 use crate::error::{Error, Result};
+use crate::event::time::format_micros;
 use crate::layout::QUARANTINE;
 use crate::store::{Put, Store};
 
@@ -47,7 +49,8 @@ pub struct Entry {
     pub source: String,
     /// Delivery tag or line.
     pub position: i64,
-    /// When, in microseconds since the epoch.
+    /// When, in microseconds since the epoch; ISO 8601 for scripts.
+    #[serde(serialize_with = "iso")]
     pub quarantined_at: Micros,
     /// The body as received; empty if it was not asked for.
     #[serde(skip)]
@@ -59,17 +62,37 @@ pub struct Entry {
 /// # Errors
 /// The store's, or a damaged file.
 pub async fn read(store: &Store, with_body: bool, mut each: impl FnMut(Entry)) -> Result<()> {
-    let mut files: Vec<_> = store.list_all(&store.path(QUARANTINE)?).await?;
-    files.retain(|m| m.location.as_ref().ends_with(".parquet"));
-    files.sort_by(|a, b| a.location.cmp(&b.location));
-    for meta in files {
-        let Some(bytes) = store.get(&meta.location).await? else { continue };
-        let entries = tokio::task::spawn_blocking(move || entries(bytes, with_body)).await;
-        let entries = entries.map_err(|e| Error::bug("reading the quarantine has died").source(e))?;
-        let damaged = |e| Error::unreachable(format!("{}: cannot be read", meta.location)).source(e);
-        entries.map_err(damaged)?.into_iter().for_each(&mut each);
+    for file in files(store).await? {
+        read_file(store, &file, with_body).await?.into_iter().for_each(&mut each);
     }
     Ok(())
+}
+
+/// The files of the quarantine, by name.
+///
+/// # Errors
+/// The store's.
+pub async fn files(store: &Store) -> Result<Vec<Path>> {
+    let found = store.list_all(&store.path(QUARANTINE)?).await?;
+    let mut files: Vec<Path> = found.into_iter().map(|m| m.location).collect();
+    files.retain(|path| path.as_ref().ends_with(".parquet"));
+    files.sort();
+    Ok(files)
+}
+
+/// Reads the entries of one file; none if it is gone.
+///
+/// # Errors
+/// The store's, or a damaged file.
+pub async fn read_file(store: &Store, file: &Path, with_body: bool) -> Result<Vec<Entry>> {
+    let Some(bytes) = store.get(file).await? else { return Ok(Vec::new()) };
+    let entries = tokio::task::spawn_blocking(move || entries(bytes, with_body)).await;
+    let entries = entries.map_err(|e| Error::bug("reading the quarantine has died").source(e))?;
+    entries.map_err(|e| Error::unreachable(format!("{file}: cannot be read")).source(e))
+}
+
+fn iso<S: serde::Serializer>(at: &Micros, out: S) -> std::result::Result<S::Ok, S::Error> {
+    out.serialize_str(&format_micros(*at))
 }
 
 fn entries(file: Bytes, with_body: bool) -> std::result::Result<Vec<Entry>, parquet::errors::ParquetError> {

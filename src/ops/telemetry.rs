@@ -16,6 +16,8 @@ pub enum Form {
     Json,
 }
 
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
 /// Starts logging. `filter` wins over `LAKEHEAD_LOG`, that over `RUST_LOG`; without any of them: `info`.
 ///
 /// Only the first call in a process has an effect.
@@ -32,11 +34,16 @@ pub fn init(filter: Option<&str>, form: Form) -> Result<()> {
     .into_iter()
     .find_map(|(origin, text)| Some((origin, text?)))
     .unwrap_or(("", "info".into()));
-    let filter = EnvFilter::try_new(quieted(&text)).map_err(|e| {
+    let refused = || {
         Error::config(format!("{origin}: cannot read the filter {text:?}"))
-            .source(e)
             .hint("error, warn, info, debug, trace, or for example `info,lakehead=debug`")
-    })?;
+    };
+    // A lone word that is no level names a target, and silences everything else: a slip, where it is said to us alone.
+    let lone = !text.contains([',', '=', '[', ':']);
+    if lone && origin != "RUST_LOG" && !LEVELS.contains(&text.to_ascii_lowercase().as_str()) {
+        return Err(refused());
+    }
+    let filter = EnvFilter::try_new(quieted(&text)).map_err(|e| refused().source(e))?;
     let colour = std::io::stderr().is_terminal() && variable("NO_COLOR").is_none();
     // A stderr that nobody reads any more must not end the program.
     let lines = fmt()

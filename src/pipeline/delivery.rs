@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde_json::{Map, Value};
 
 use super::budget::Charge;
 use crate::batch::receipts::ChannelId;
@@ -41,6 +42,39 @@ pub struct Properties {
     pub timestamp: Option<i64>,
     /// The headers, as a JSON object.
     pub headers: Option<String>,
+}
+
+/// Keys under which the quarantine keeps AMQP's properties among the headers; no header that is sent begins so.
+const KEPT: [&str; 3] = ["@messageId", "@correlationId", "@timestamp"];
+
+impl Properties {
+    /// The headers as a JSON object for the quarantine, with the properties that reading an event depends on among them.
+    pub fn kept(&self) -> String {
+        let headers = self.headers.as_deref().and_then(|h| serde_json::from_str(h).ok());
+        let mut all: Map<String, Value> = headers.unwrap_or_default();
+        let texts = [self.message_id.as_deref(), self.correlation_id.as_deref()].map(|t| t.map(Value::from));
+        let values = texts.into_iter().chain([self.timestamp.map(Value::from)]);
+        for (key, value) in KEPT.into_iter().zip(values) {
+            if let Some(value) = value {
+                all.insert(key.to_owned(), value);
+            }
+        }
+        Value::Object(all).to_string()
+    }
+
+    /// The properties of a delivery that [`Properties::kept`] recorded.
+    pub fn restored(routing_key: &str, kept: &str) -> Properties {
+        let mut all: Map<String, Value> = serde_json::from_str(kept).unwrap_or_default();
+        let [message_id, correlation_id, timestamp] = KEPT.map(|key| all.shift_remove(key));
+        let text = |value: Option<Value>| value.as_ref().and_then(Value::as_str).map(str::to_owned);
+        Properties {
+            routing_key: routing_key.to_owned(),
+            message_id: text(message_id),
+            correlation_id: text(correlation_id),
+            timestamp: timestamp.as_ref().and_then(Value::as_i64),
+            headers: (!all.is_empty()).then(|| Value::Object(all).to_string()),
+        }
+    }
 }
 
 /// Deliveries of one channel, in order.
@@ -166,6 +200,27 @@ impl Counts {
         }
         for (k, v) in other.violations {
             *self.violations.entry(k).or_default() += v;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_quarantine_keeps_is_restored() {
+        let all = Properties {
+            routing_key: "auth.logout".into(),
+            message_id: Some("m".into()),
+            correlation_id: Some("c".into()),
+            timestamp: Some(1_769_169_600),
+            headers: Some(r#"{"x-delivery-count":2}"#.into()),
+        };
+        let bare = Properties { routing_key: "auth.logout".into(), ..Properties::default() };
+        for properties in [all, bare] {
+            let restored = Properties::restored("auth.logout", &properties.kept());
+            assert_eq!(format!("{restored:?}"), format!("{properties:?}"));
         }
     }
 }

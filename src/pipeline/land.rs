@@ -271,6 +271,7 @@ fn footer(layout: &Layout, landing: &Landing) -> Footer {
     Footer {
         layout: layout.name.clone(),
         layout_version: layout.version,
+        rules: Some(layout.rules()),
         batch: landing.batch.clone(),
         rolled: Some(landing.rolled),
         rows: landing.rows.len() as u64,
@@ -283,10 +284,10 @@ fn footer(layout: &Layout, landing: &Landing) -> Footer {
 fn split(rows: &mut Rows, found: &IdentitySet) -> Rows {
     let mut out = Rows::default();
     for at in rows.index() {
-        if found.contains(&at.identity) {
-            out.push(&[], at.identity, at.time);
+        if found.contains(&at.identity()) {
+            out.push(&[], at.identity(), at.time);
         }
     }
-    rows.retain(|r| !found.contains(&r.identity));
+    rows.retain(|r| !found.contains(&r.identity()));
     out
 }

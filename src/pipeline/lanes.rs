@@ -3,7 +3,7 @@
 //! A lane owns its partition's open batches, fresh and flagged, those that wait to land, the next sequence number, and
 //! the claims that fences made. It decides nothing about time or memory: [`super::state`] does.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::budget::{Budget, Charge};
@@ -111,7 +111,7 @@ pub fn take(rows: &mut Rows, layout: &Layout, claims: &Claims, taken: &mut Rows)
         return false;
     }
     for (at, _) in rows.index().iter().zip(&claimed).filter(|(_, c)| **c) {
-        taken.push(rows.row(at), at.identity, at.time);
+        taken.push(rows.row(at), at.identity(), at.time);
     }
     let mut claimed = claimed.into_iter();
     rows.retain(|_| !claimed.next().unwrap_or(false));
@@ -151,36 +151,73 @@ impl Open {
     }
 }
 
+/// Which lane: an index into [`Lanes`].
+pub type LaneId = usize;
+
 /// All lanes of a process.
 #[derive(Debug, Default)]
 pub struct Lanes {
-    /// By partition.
-    pub all: HashMap<Partition, Lane>,
-    values: HashMap<Arc<str>, ()>,
+    lanes: Vec<(Partition, Lane)>,
+    ids: HashMap<Partition, LaneId>,
+    /// Where the last row went: rows of one partition come together.
+    last: LaneId,
+    values: HashSet<Arc<str>>,
 }
 
 impl Lanes {
-    /// The partition of a row; the text of its value is kept once.
-    pub fn partition(&mut self, head: &RowHead, bytes: &[u8]) -> Partition {
-        let value = head.partition.map(|(from, to)| {
-            let text = String::from_utf8_lossy(&bytes[from as usize..to as usize]);
-            match self.values.get_key_value(text.as_ref()) {
-                Some((known, ())) => Arc::clone(known),
-                None => {
-                    let fresh: Arc<str> = text.as_ref().into();
-                    self.values.insert(Arc::clone(&fresh), ());
-                    fresh
-                }
-            }
-        });
-        Partition { layout: head.layout, day: head.day, value }
+    /// The lane of a row.
+    pub fn of_row(&mut self, head: &RowHead, bytes: &[u8]) -> LaneId {
+        let value = head.partition.map(|(from, to)| &bytes[from as usize..to as usize]);
+        if let Some((last, _)) = self.lanes.get(self.last)
+            && last.layout == head.layout
+            && last.day == head.day
+            && last.value.as_deref().map(str::as_bytes) == value
+        {
+            return self.last;
+        }
+        let value = value.map(|v| self.intern(&String::from_utf8_lossy(v)));
+        self.last = self.id(&Partition { layout: head.layout, day: head.day, value });
+        self.last
+    }
+
+    /// A value's text, kept once.
+    fn intern(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.values.get(text) {
+            return Arc::clone(known);
+        }
+        let fresh: Arc<str> = text.into();
+        self.values.insert(Arc::clone(&fresh));
+        fresh
     }
 
     /// The lane of a partition.
-    pub fn lane(&mut self, partition: &Partition) -> &mut Lane {
-        if !self.all.contains_key(partition) {
-            self.all.insert(partition.clone(), Lane::default());
+    pub fn id(&mut self, partition: &Partition) -> LaneId {
+        if let Some(id) = self.ids.get(partition) {
+            return *id;
         }
-        self.all.get_mut(partition).expect("it was inserted just now")
+        self.lanes.push((partition.clone(), Lane::default()));
+        self.ids.insert(partition.clone(), self.lanes.len() - 1);
+        self.lanes.len() - 1
+    }
+
+    /// A lane with its partition.
+    pub fn get(&self, id: LaneId) -> (&Partition, &Lane) {
+        let (partition, lane) = &self.lanes[id];
+        (partition, lane)
+    }
+
+    /// A lane, to be changed.
+    pub fn lane(&mut self, id: LaneId) -> &mut Lane {
+        &mut self.lanes[id].1
+    }
+
+    /// Every lane, in the order in which their first rows came.
+    pub fn iter(&self) -> impl Iterator<Item = (LaneId, &Partition, &Lane)> {
+        self.lanes.iter().enumerate().map(|(id, (partition, lane))| (id, partition, lane))
+    }
+
+    /// Every lane, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
+        self.lanes.iter_mut().map(|(_, lane)| lane)
     }
 }

@@ -109,6 +109,7 @@ async fn fence(
     let footer = Footer {
         layout: layout.name.clone(),
         layout_version: layout.version,
+        rules: Some(layout.rules()),
         batch: format!("fence-{}", crate::clock::fresh_id()),
         rolled: None,
         rows: 0,
@@ -153,6 +154,7 @@ pub async fn read_footer(store: &Store, path: &Path) -> Result<Option<Footer>> {
         Footer::read(&m.metadata).unwrap_or_else(|| Footer {
             layout: String::new(),
             layout_version: 0,
+            rules: None,
             batch: String::new(),
             rolled: None,
             rows: m.metadata.file_metadata().num_rows().unsigned_abs(),
@@ -232,7 +234,7 @@ async fn look_into(
     present: &mut IdentitySet,
 ) -> Result<()> {
     let add = |known: &IdentitySet, present: &mut IdentitySet| {
-        present.extend(landing.rows.index().iter().map(|r| r.identity).filter(|i| known.contains(i)));
+        present.extend(landing.rows.index().iter().map(|r| r.identity()).filter(|i| known.contains(i)));
     };
     if let Some(known) = shore.files.get(path) {
         add(&known, present);

@@ -4,6 +4,7 @@
 //! under the writer's next name; only then is the delivery acknowledged. What the loop calls is a pure function or a task
 //! whose outcome comes back to it. `ARCHITECTURE.md` follows one event through.
 
+pub mod attest;
 pub mod budget;
 pub mod decode;
 pub mod delivery;
@@ -17,6 +18,7 @@ mod state;
 mod summary;
 pub mod writer;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -34,9 +36,10 @@ use crate::layout::row::IdentityKey;
 use crate::layout::{Format, Layouts};
 use crate::store::Store;
 
+use attest::{Attestor, Proof};
 pub use budget::Budget;
 pub use land::Cpu;
-use land::{Landed, Shore};
+use land::{Landed, Landing, Shore};
 pub use port::{Close, Command, Input, Opened};
 pub use shelve::Shelf;
 use shelve::Shelved;
@@ -181,8 +184,10 @@ impl Port {
 pub struct Parts {
     /// The lake.
     pub store: Store,
-    /// Where blobs go, and their digests.
+    /// Where blobs go.
     pub shelf: Shelf,
+    /// How blobs are proven; none: they settle when they are put.
+    pub proof: Option<Proof>,
     /// All layouts.
     pub layouts: Arc<Layouts>,
     /// How to work.
@@ -234,6 +239,14 @@ impl Pipeline {
         (Pipeline { parts, settings, inputs, control, view, budget }, port)
     }
 
+    /// A chain, if anything here is archived and there is a key to sign with.
+    fn attestor(&self, writer: &str) -> Option<Attestor> {
+        let archives = |l: &u16| self.parts.layouts.get(*l).format == Format::Blob;
+        let wanted = self.settings.consumers.iter().any(|c| c.layouts.iter().any(archives));
+        let proof = self.parts.proof.clone().filter(|_| wanted)?;
+        Some(Attestor::new(proof, writer, self.parts.clock.now()))
+    }
+
     async fn shore(&self, writer: String, abandon: CancellationToken) -> Result<Arc<Shore>> {
         let parts = &self.parts;
         let mut datasets: Vec<String> = Vec::new();
@@ -270,21 +283,28 @@ impl Pipeline {
         let abandon = CancellationToken::new();
         let shore = self.shore(writer.clone(), abandon.clone()).await?;
         tracing::info!(writer, store = %self.parts.store.shown(), "writer registered");
+        let attestor = self.attestor(&writer);
         let state = State::new(
             Arc::clone(&self.parts.layouts),
             Arc::clone(&self.settings),
             self.budget.clone(),
             writer,
         );
+        let jobs = JoinSet::new();
+        let stopping = None;
         Loop {
             pipeline: self,
             shore,
             state,
-            jobs: JoinSet::new(),
+            jobs,
             abandon,
-            stopping: None,
+            stopping,
             answers: true,
             blobs: 0,
+            attestor,
+            flushing: false,
+            landings: 0,
+            waiting: VecDeque::new(),
         }
         .run()
         .await
@@ -297,6 +317,8 @@ enum Done {
     Landed(Box<Landed>),
     Shelved(Shelved),
     Refreshed(bool),
+    Digest(crate::archive::Outcome),
+    Surveyed(Option<crate::archive::Survey>),
 }
 
 struct Loop {
@@ -311,7 +333,18 @@ struct Loop {
     answers: bool,
     /// Blobs in flight.
     blobs: usize,
+    /// The chain of digests, where there is a key.
+    attestor: Option<Attestor>,
+    /// True until the blobs that were there at a flush are put, and their digest closed.
+    flushing: bool,
+    /// Landings in flight.
+    landings: usize,
+    /// Landings that may begin when others have ended: tasks take memory that nothing charges.
+    waiting: VecDeque<Landing>,
 }
+
+/// Landings in flight at most: enough that no store and no core has to wait for the loop.
+const LANDINGS: usize = 256;
 
 impl Loop {
     async fn run(mut self) -> Result<Summary> {
@@ -348,6 +381,7 @@ impl Loop {
             }
             let over = !sources_live || (self.stopping.is_some() && self.state.all_ended());
             if over {
+                self.close_digest();
                 self.state.seal_all(if self.stopping.is_some() {
                     Rolled::Shutdown
                 } else {
@@ -356,11 +390,12 @@ impl Loop {
             }
             self.state.relieve();
             self.begin();
+            self.attest()?;
             self.state.tell();
             if ticked {
                 self.show();
             }
-            if over && self.state.is_idle() {
+            if over && self.state.is_idle() && self.said_farewell() {
                 break;
             }
         }
@@ -379,8 +414,11 @@ impl Loop {
                 let _ = o.commands.try_send(Command::Close(Close::Done));
             }
             Input::Opened(o) => self.state.opened(o),
-            Input::Flush(rolled) => self.state.seal_all(rolled),
-            Input::Block(block) => self.state.absorb(block),
+            Input::Flush(rolled) => {
+                self.state.seal_all(rolled);
+                self.flushing = true;
+            }
+            Input::Block(block) => self.state.absorb(*block),
             Input::Ended(channel) => self.state.ended(channel),
             Input::Closed(channel) => self.state.closed(channel),
             Input::Prefetch(channel, prefetch) => self.state.prefetch(channel, prefetch),
@@ -397,16 +435,34 @@ impl Loop {
     }
 
     fn done(&mut self, done: std::result::Result<Done, tokio::task::JoinError>) -> Result<()> {
+        let now = self.pipeline.parts.clock.now();
         match done {
-            Ok(Done::Landed(landed)) => self.state.landed(*landed),
+            Ok(Done::Digest(outcome)) => {
+                let settled = self.attestor.as_mut().map(|a| a.put_done(outcome, now));
+                for token in settled.into_iter().flatten() {
+                    self.state.blob_stored(token);
+                }
+            }
+            Ok(Done::Surveyed(survey)) => {
+                if let Some(attestor) = &mut self.attestor {
+                    attestor.surveyed(survey, now);
+                }
+            }
+            Ok(Done::Landed(landed)) => {
+                self.landings -= 1;
+                self.state.landed(*landed);
+            }
             Ok(Done::Shelved(shelved)) => {
                 self.blobs -= 1;
                 match shelved {
-                    Shelved::Stored { layout, identity, bytes, conflict } => {
-                        self.state.summary.conflicts += u64::from(conflict);
-                        self.state.blob_stored(layout, identity, bytes);
+                    Shelved::Stored(stored) => {
+                        self.state.summary.conflicts += u64::from(stored.conflict_of.is_some());
+                        match &mut self.attestor {
+                            Some(attestor) => attestor.add(*stored, now),
+                            None => self.state.blob_stored(stored.token()),
+                        }
                     }
-                    Shelved::Abandoned { layout } => self.state.blob_abandoned(layout),
+                    Shelved::Abandoned(layout) => self.state.blob_abandoned(layout),
                 }
             }
             Ok(Done::Refreshed(answers)) => self.answers = answers,
@@ -426,9 +482,38 @@ impl Loop {
         });
     }
 
+    /// Lets the chain of digests go on.
+    fn attest(&mut self) -> Result<()> {
+        if self.flushing && self.blobs == 0 && self.state.blobs.is_empty() {
+            self.flushing = false;
+            self.close_digest();
+        }
+        match &mut self.attestor {
+            Some(attestor) => attestor.drive(self.pipeline.parts.clock.now(), &mut self.jobs),
+            None => Ok(()),
+        }
+    }
+
+    fn close_digest(&mut self) {
+        if let Some(attestor) = &mut self.attestor {
+            attestor.flush();
+        }
+    }
+
+    /// Nothing is on its way any more: closes the chain, and says whether it is closed.
+    fn said_farewell(&mut self) -> bool {
+        self.attestor.as_mut().is_none_or(|attestor| {
+            attestor.farewell();
+            attestor.is_finished()
+        })
+    }
+
     /// Begins every landing and blob that may begin.
     fn begin(&mut self) {
-        for landing in self.state.take_ready() {
+        self.waiting.extend(self.state.take_ready());
+        while self.landings < LANDINGS {
+            let Some(landing) = self.waiting.pop_front() else { break };
+            self.landings += 1;
             let shore = Arc::clone(&self.shore);
             self.jobs.spawn(async move { Done::Landed(Box::new(shore.land(landing).await)) });
         }
@@ -468,6 +553,7 @@ impl Loop {
             self.done(done)?;
             self.state.take_ready();
         }
+        self.waiting.clear();
         self.shore.registry.unregister().await?;
         let writer = writer::fresh_writer(&self.pipeline.settings.writer_name, &crate::clock::fresh_id());
         self.abandon = CancellationToken::new();

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::attest::Token;
+use super::delivery::BlobDraft;
 use super::land::Pause;
 use super::state::Blob;
 use crate::archive::{Hash, conflict_path};
+use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::layout::row::Identity;
 use crate::store::{Put, Store};
@@ -17,25 +20,41 @@ pub struct Shelf {
     store: Arc<Store>,
 }
 
+/// A blob that is stored.
+#[derive(Debug)]
+pub struct Stored {
+    /// Index of the layout.
+    pub layout: u16,
+    /// Identity of the blob.
+    pub identity: Identity,
+    /// Its size.
+    pub bytes: usize,
+    /// Where it lies, below the store's root.
+    pub path: String,
+    /// The name that was taken by other bytes, so that it lies beside them.
+    pub conflict_of: Option<String>,
+    /// Its SHA-256.
+    pub sha256: Hash,
+    /// Event time.
+    pub time: Micros,
+    /// Tenant.
+    pub tenant: Option<String>,
+}
+
+impl Stored {
+    /// What settles it.
+    pub fn token(&self) -> Token {
+        Token { layout: self.layout, identity: self.identity, bytes: self.bytes, time: self.time }
+    }
+}
+
 /// How putting a blob ended.
 #[derive(Debug)]
 pub enum Shelved {
     /// It is stored.
-    Stored {
-        /// Index of the layout.
-        layout: u16,
-        /// Identity of the blob.
-        identity: Identity,
-        /// Its size.
-        bytes: usize,
-        /// True if other bytes stood under its name, so that it lies beside them.
-        conflict: bool,
-    },
+    Stored(Box<Stored>),
     /// The program ends and the outcome is not known.
-    Abandoned {
-        /// Index of the layout.
-        layout: u16,
-    },
+    Abandoned(u16),
 }
 
 impl Shelf {
@@ -46,21 +65,28 @@ impl Shelf {
 
     /// Puts a blob until the outcome is known, or until the program ends.
     pub async fn put(self, blob: Blob, abandon: CancellationToken) -> Shelved {
-        let layout = blob.draft.layout;
         tokio::select! {
-            shelved = self.until_known(&blob) => shelved,
-            () = abandon.cancelled() => Shelved::Abandoned { layout },
+            stored = self.until_known(&blob.draft) => Shelved::Stored(Box::new(stored)),
+            () = abandon.cancelled() => Shelved::Abandoned(blob.draft.layout),
         }
     }
 
-    async fn until_known(&self, blob: &Blob) -> Shelved {
+    async fn until_known(&self, draft: &BlobDraft) -> Stored {
+        let sha256 = Hash::of(&draft.bytes);
         let mut pause = Pause::default();
-        let draft = &blob.draft;
         loop {
-            match self.attempt(blob).await {
-                Ok(conflict) => {
-                    let (layout, identity, bytes) = (draft.layout, draft.identity, draft.bytes.len());
-                    return Shelved::Stored { layout, identity, bytes, conflict };
+            match self.attempt(draft, &sha256).await {
+                Ok((path, conflict_of)) => {
+                    return Stored {
+                        layout: draft.layout,
+                        identity: draft.identity,
+                        bytes: draft.bytes.len(),
+                        path,
+                        conflict_of,
+                        sha256,
+                        time: draft.time,
+                        tenant: draft.tenant.clone(),
+                    };
                 }
                 Err(e) => {
                     tracing::warn!(error = %e, hint = e.way_out(), "cannot put a blob; trying again");
@@ -70,20 +96,19 @@ impl Shelf {
         }
     }
 
-    /// One try; true if the blob lies beside another of its name.
-    async fn attempt(&self, blob: &Blob) -> Result<bool> {
-        let draft = &blob.draft;
+    /// One try; the name under which the blob lies, and the one that was taken if it lies beside another.
+    async fn attempt(&self, draft: &BlobDraft, sha256: &Hash) -> Result<(String, Option<String>)> {
         if self.settle(&draft.path, &draft.bytes).await? {
-            return Ok(false);
+            return Ok((draft.path.clone(), None));
         }
-        let beside = conflict_path(&draft.path, &Hash::of(&draft.bytes));
+        let beside = conflict_path(&draft.path, sha256);
         tracing::error!(
             path = draft.path,
             beside,
-            "a blob of other content stands under this name: storing ours beside it"
+            "a blob of other content has this name: storing ours beside it"
         );
         if self.settle(&beside, &draft.bytes).await? {
-            return Ok(true);
+            return Ok((beside, Some(draft.path.clone())));
         }
         Err(Error::unreachable(format!("{beside}: holds other bytes than its name says"))
             .hint("the archive was tampered with, or the store is damaged: run `lakehead audit verify`"))

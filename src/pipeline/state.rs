@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::error::TrySendError;
 
+use super::attest::Token;
 use super::budget::{Budget, Charge};
 use super::delivery::{BlobDraft, Block, Counts, RowHead};
 use super::land::{End, Landed, Landing};
-use super::lanes::Lanes;
+use super::lanes::{Lane, LaneId, Lanes};
 use super::port::{Close, Command, Opened};
 use super::{Limits, Settings, Summary};
 use crate::batch::encode::{Claims, Rolled};
@@ -134,7 +135,7 @@ impl State {
     pub fn closed(&mut self, channel: ChannelId) {
         self.channels.remove(&channel);
         let oldest = self.channels.keys().next().copied().unwrap_or(ChannelId::MAX);
-        for lane in self.lanes.all.values_mut() {
+        for lane in self.lanes.iter_mut() {
             lane.forget_claims(oldest);
         }
     }
@@ -171,18 +172,17 @@ impl State {
                 self.settle(receipt);
             }
             Known::New => {
-                let partition = self.lanes.partition(head, bytes);
+                let id = self.lanes.of_row(head, bytes);
                 let row = &bytes[head.row.0 as usize..head.row.1 as usize];
                 let layout = self.layouts.get(head.layout);
-                let lane = self.lanes.lane(&partition);
+                let lane = self.lanes.lane(id);
                 let claimed = lane.has_claims() && lane.is_claimed(row_claim(layout, row));
                 let flagged = head.flagged || claimed || self.settings.always_look;
                 let open = lane.open(flagged, received_at, &self.budget);
                 open.push(row, head);
                 open.account();
-                let rolled = self.full(&partition, flagged);
-                if let Some(rolled) = rolled {
-                    self.seal(&partition, flagged, rolled);
+                if let Some(rolled) = self.full(id, flagged) {
+                    self.seal(id, flagged, rolled);
                 }
             }
         }
@@ -204,8 +204,8 @@ impl State {
     }
 
     /// Why an open batch must be closed now, if it must.
-    fn full(&self, partition: &Partition, flagged: bool) -> Option<Rolled> {
-        let lane = self.lanes.all.get(partition)?;
+    fn full(&self, id: LaneId, flagged: bool) -> Option<Rolled> {
+        let (partition, lane) = self.lanes.get(id);
         let open = if flagged { lane.flagged.as_ref() } else { lane.fresh.as_ref() }?;
         let limits = self.limits(partition.layout);
         let ratio = self.ratios.get(&partition.layout).copied().unwrap_or(FIRST_RATIO);
@@ -226,27 +226,28 @@ impl State {
         &self.settings.limits[usize::from(layout)]
     }
 
-    fn seal(&mut self, partition: &Partition, flagged: bool, rolled: Rolled) {
+    fn seal(&mut self, id: LaneId, flagged: bool, rolled: Rolled) {
         self.batches += 1;
         let batch = format!("{}-{}", self.writer, self.batches);
-        let lane = self.lanes.lane(partition);
+        let partition = self.lanes.get(id).0.clone();
+        let lane = self.lanes.lane(id);
         let open = if flagged { lane.flagged.take() } else { lane.fresh.take() };
         let Some(open) = open else { return };
         self.landing_bytes += open.held();
-        lane.queue.push_back(open.seal(partition.clone(), rolled, batch, flagged));
-        self.next(partition);
+        lane.queue.push_back(open.seal(partition, rolled, batch, flagged));
+        self.next(id);
     }
 
     /// Lets the next batch of a lane land, if none does.
-    fn next(&mut self, partition: &Partition) {
-        let lane = self.lanes.lane(partition);
+    fn next(&mut self, id: LaneId) {
+        let lane = self.lanes.lane(id);
         if lane.busy {
             return;
         }
         if let Some(mut landing) = lane.queue.pop_front() {
             lane.busy = true;
             landing.seq = lane.seq;
-            *self.in_flight.entry(partition.layout).or_default() += 1;
+            *self.in_flight.entry(landing.partition.layout).or_default() += 1;
             self.ready.push(landing);
         }
     }
@@ -263,12 +264,12 @@ impl State {
         if let Some(n) = self.in_flight.get_mut(&layout) {
             *n -= 1;
         }
-        let lane = self.lanes.lane(&landing.partition);
+        let id = self.lanes.id(&landing.partition);
+        let lane = self.lanes.lane(id);
         lane.seq = landing.seq.max(lane.seq);
         lane.busy = false;
         self.summary.already_stored += present.len() as u64;
         self.stored(layout, &present);
-        let partition = landing.partition.clone();
         match end {
             End::Stored(size) => {
                 self.landing_bytes -= landing.weight;
@@ -284,44 +285,45 @@ impl State {
                 self.summary.fences_met += 1;
                 self.give_back(layout, &landing.rows);
             }
-            End::Fenced(claims) => self.met_fence(landing, claims),
+            End::Fenced(claims) => self.met_fence(id, landing, claims),
             End::Abandoned => {}
         }
-        self.next(&partition);
+        self.next(id);
     }
 
-    fn met_fence(&mut self, mut landing: Landing, claims: Claims) {
+    fn met_fence(&mut self, id: LaneId, mut landing: Landing, claims: Claims) {
         self.summary.fences_met += 1;
         let newest = self.newest_channel;
         let layout = Arc::clone(self.layouts.get(landing.partition.layout));
-        let lane = self.lanes.lane(&landing.partition);
+        let lane = self.lanes.lane(id);
         let mut claimed = lane.take_claimed(&layout, &claims);
         if super::lanes::take(&mut landing.rows, &layout, &claims, &mut claimed) {
             landing.encoded = None;
         }
         lane.remember(claims, newest);
-        let partition = landing.partition.clone();
+        let index = landing.partition.layout;
         if landing.rows.is_empty() {
             self.landing_bytes -= landing.weight;
         } else {
             lane.queue.push_front(landing);
         }
         if self.settings.redelivers {
-            self.give_back(partition.layout, &claimed);
+            self.give_back(index, &claimed);
         } else {
-            self.look_again(&partition, claimed);
+            self.look_again(id, &claimed);
         }
     }
 
     /// Nobody will deliver these again: they wait for their own look.
-    fn look_again(&mut self, partition: &Partition, rows: Rows) {
+    fn look_again(&mut self, id: LaneId, rows: &Rows) {
         if rows.is_empty() {
             return;
         }
+        // Old enough to be closed at the next turn.
         let since = 0;
-        let open = self.lanes.lane(partition).open(true, since, &self.budget);
+        let open = self.lanes.lane(id).open(true, since, &self.budget);
         for at in rows.index() {
-            open.rows.push(rows.row(at), at.identity, at.time);
+            open.rows.push(rows.row(at), at.identity(), at.time);
         }
         open.account();
     }
@@ -330,7 +332,7 @@ impl State {
         let mut receipts = Vec::with_capacity(rows.len());
         let identities = &mut self.identities[usize::from(layout)];
         for at in rows.index() {
-            identities.store(at.identity, |r| receipts.push(r));
+            identities.store(at.identity(), |r| receipts.push(r));
         }
         receipts.into_iter().for_each(|r| self.settle(r));
     }
@@ -338,7 +340,7 @@ impl State {
     fn give_back(&mut self, layout: u16, rows: &Rows) {
         let mut receipts = Vec::with_capacity(rows.len());
         for at in rows.index() {
-            self.identities[usize::from(layout)].forget(at.identity, |r| receipts.push(r));
+            self.identities[usize::from(layout)].forget(at.identity(), |r| receipts.push(r));
         }
         self.summary.given_back += receipts.len() as u64;
         for receipt in receipts {
@@ -364,11 +366,12 @@ impl State {
     }
 
     /// A blob is stored, and listed where that is asked for.
-    pub fn blob_stored(&mut self, layout: u16, identity: u128, bytes: usize) {
+    pub fn blob_stored(&mut self, token: Token) {
+        let Token { layout, identity, bytes, time } = token;
         if let Some(n) = self.in_flight.get_mut(&layout) {
             *n -= 1;
         }
-        self.summary.blob(&self.layouts.get(layout).name, bytes);
+        self.summary.blob(&self.layouts.get(layout).name, bytes, time);
         let mut receipts = Vec::new();
         self.identities[usize::from(layout)].store(identity, |r| receipts.push(r));
         receipts.into_iter().for_each(|r| self.settle(r));
@@ -406,21 +409,20 @@ impl State {
 
     /// Seals what is old enough, what nothing more can come to, and what memory cannot hold.
     pub fn tick(&mut self, now: Micros) {
-        let old: Vec<(Partition, bool, Rolled)> = self
+        let old: Vec<(LaneId, bool, Rolled)> = self
             .lanes
-            .all
             .iter()
-            .flat_map(|(p, lane)| {
+            .flat_map(|(id, p, lane)| {
                 let age = self.limits(p.layout).age;
                 let fresh = lane.fresh.as_ref().filter(|o| now - o.since >= micros(age));
                 let soon = micros(age.min(REDELIVERED_AGE));
                 let flagged = lane.flagged.as_ref().filter(|o| now - o.since >= soon);
-                let fresh = fresh.map(|_| (p.clone(), false, Rolled::Age));
-                fresh.into_iter().chain(flagged.map(|_| (p.clone(), true, Rolled::Redelivered)))
+                let fresh = fresh.map(|_| (id, false, Rolled::Age));
+                fresh.into_iter().chain(flagged.map(|_| (id, true, Rolled::Redelivered)))
             })
             .collect();
-        for (partition, flagged, rolled) in old {
-            self.seal(&partition, flagged, rolled);
+        for (id, flagged, rolled) in old {
+            self.seal(id, flagged, rolled);
         }
         self.seal_starved();
         self.hold(now);
@@ -446,15 +448,15 @@ impl State {
     }
 
     fn seal_where(&mut self, rolled: Rolled, wanted: impl Fn(&Partition) -> bool) {
-        let open = self.lanes.all.iter().filter(|(p, _)| wanted(p));
-        let open: Vec<(Partition, bool)> = open
-            .flat_map(|(p, lane)| {
-                let fresh = lane.fresh.is_some().then(|| (p.clone(), false));
-                fresh.into_iter().chain(lane.flagged.is_some().then(|| (p.clone(), true)))
+        let open = self.lanes.iter().filter(|(_, p, _)| wanted(p));
+        let open: Vec<(LaneId, bool)> = open
+            .flat_map(|(id, _, lane)| {
+                let fresh = lane.fresh.is_some().then_some((id, false));
+                fresh.into_iter().chain(lane.flagged.is_some().then_some((id, true)))
             })
             .collect();
-        for (partition, flagged) in open {
-            self.seal(&partition, flagged, if flagged { Rolled::Redelivered } else { rolled });
+        for (id, flagged) in open {
+            self.seal(id, flagged, if flagged { Rolled::Redelivered } else { rolled });
         }
     }
 
@@ -463,14 +465,12 @@ impl State {
         let limit = self.budget.limit();
         while self.budget.used() > limit / PRESSURE.1 * PRESSURE.0 && self.landing_bytes < limit / PRESSURE.1
         {
-            let open = self.lanes.all.iter().flat_map(|(p, lane)| {
-                let size = |o: &super::lanes::Open| o.held();
-                let fresh = lane.fresh.as_ref().map(|o| (size(o), p, false));
-                fresh.into_iter().chain(lane.flagged.as_ref().map(|o| (size(o), p, true)))
+            let open = self.lanes.iter().flat_map(|(id, _, lane)| {
+                let fresh = lane.fresh.as_ref().map(|o| (o.held(), id, false));
+                fresh.into_iter().chain(lane.flagged.as_ref().map(|o| (o.held(), id, true)))
             });
-            let Some((_, partition, flagged)) = open.max_by_key(|(size, ..)| *size) else { return };
-            let partition = partition.clone();
-            self.seal(&partition, flagged, if flagged { Rolled::Redelivered } else { Rolled::Memory });
+            let Some((_, id, flagged)) = open.max_by_key(|(size, ..)| *size) else { return };
+            self.seal(id, flagged, if flagged { Rolled::Redelivered } else { Rolled::Memory });
         }
     }
 
@@ -523,7 +523,7 @@ impl State {
     pub fn is_idle(&self) -> bool {
         self.blobs.is_empty()
             && self.in_flight.values().all(|n| *n == 0)
-            && self.lanes.all.values().all(super::lanes::Lane::is_idle)
+            && self.lanes.iter().all(|(_, _, lane)| lane.is_idle())
     }
 
     /// True if every channel has said that nothing more will come.
@@ -538,8 +538,8 @@ impl State {
 
     /// Batches that take rows.
     pub fn open_batches(&self) -> usize {
-        let open = |l: &super::lanes::Lane| usize::from(l.fresh.is_some()) + usize::from(l.flagged.is_some());
-        self.lanes.all.values().map(open).sum()
+        let open = |l: &Lane| usize::from(l.fresh.is_some()) + usize::from(l.flagged.is_some());
+        self.lanes.iter().map(|(_, _, lane)| open(lane)).sum()
     }
 }
 

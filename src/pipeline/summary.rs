@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::delivery::Counts;
 use super::land::Landing;
 use crate::batch::encode::Rolled;
+use crate::clock::Micros;
 use crate::event::Reason;
+use crate::event::time::day_of;
 
 /// What landed in one dataset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,12 +78,13 @@ impl Summary {
         *entry.rolled.entry(landing.rolled).or_default() += 1;
     }
 
-    pub(super) fn blob(&mut self, dataset: &str, size: usize) {
+    pub(super) fn blob(&mut self, dataset: &str, size: usize, time: Micros) {
         super::meters::shelved(dataset, size as u64);
         let entry = self.entry(dataset);
         entry.rows += 1;
         entry.files += 1;
         entry.bytes += size as u64;
+        entry.days.insert(day_of(time));
     }
 
     fn entry(&mut self, dataset: &str) -> &mut DatasetSummary {

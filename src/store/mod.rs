@@ -6,8 +6,10 @@
 
 mod open;
 
+use std::error::Error as StdError;
+use std::io::ErrorKind;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +18,7 @@ use object_store::path::Path;
 use object_store::{
     Error as StoreError, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
 };
+use tokio::time::Instant;
 
 pub use open::{Auth, Location, open};
 
@@ -37,12 +40,24 @@ pub struct Store {
     root: Path,
     shown: Arc<str>,
     deadline: Duration,
+    refusal: Arc<Mutex<Option<Refusal>>>,
+}
+
+/// Puts that fail, and none that succeeds between them.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// Since when.
+    pub since: Instant,
+    /// What the store said last.
+    pub what: String,
+    /// The way out.
+    pub hint: Option<String>,
 }
 
 impl Store {
     /// A store from its parts; `shown` names it in messages, without secrets.
     pub fn new(inner: Arc<dyn ObjectStore>, root: Path, shown: &str, deadline: Duration) -> Self {
-        Store { inner, root, shown: shown.into(), deadline }
+        Store { inner, root, shown: shown.into(), deadline, refusal: Arc::default() }
     }
 
     /// A store in memory, for tests.
@@ -100,12 +115,30 @@ impl Store {
     pub async fn create(&self, path: &Path, bytes: Bytes) -> Result<Put> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let put = self.inner.put_opts(path, PutPayload::from(bytes), options);
-        match tokio::time::timeout(self.deadline, put).await {
+        let done = match tokio::time::timeout(self.deadline, put).await {
             Ok(Ok(_)) => Ok(Put::Created),
             Ok(Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. })) => Ok(Put::Exists),
             Ok(Err(e)) => Err(self.error("put", path, e)),
             Err(_) => Err(self.slow("put", path)),
-        }
+        };
+        self.remember(done.as_ref().err());
+        done
+    }
+
+    /// Notes how a put ended.
+    fn remember(&self, failed: Option<&Error>) {
+        let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = refusal.as_ref().map(|r| r.since);
+        *refusal = failed.map(|e| Refusal {
+            since: since.unwrap_or_else(Instant::now),
+            what: e.to_string(),
+            hint: e.way_out().map(str::to_owned),
+        });
+    }
+
+    /// Set while every put fails, for those who do not repeat them for ever.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Puts an object, whether there is one or not; only registrations are written so.
@@ -207,8 +240,57 @@ impl Store {
             StoreError::PermissionDenied { .. } => "the credentials have no right to do this",
             StoreError::Unauthenticated { .. } => "the credentials are missing, wrong or expired",
             StoreError::NotFound { .. } => "the bucket, container or object is not there",
+            // Listings of what is not there come as another kind.
+            _ if ["NoSuchBucket", "ContainerNotFound"].iter().any(|word| e.to_string().contains(word)) => {
+                "the bucket or container is not there: create it, or correct data_lake.url"
+            }
+            _ if io_kind(&e) == Some(ErrorKind::StorageFull) => "the disk is full: make room",
+            _ if io_kind(&e) == Some(ErrorKind::FileTooLarge) => "a limit on the size of files is in the way",
+            _ if io_kind(&e) == Some(ErrorKind::QuotaExceeded) => {
+                "the quota of this user is used up: make room"
+            }
+            _ if matches!(
+                io_kind(&e),
+                Some(ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied | ErrorKind::NotADirectory)
+            ) =>
+            {
+                "data_lake.url must name a folder that this user may write to"
+            }
             _ => "check data_lake.url, the network and the credentials: `lakehead check --connect`",
         };
         Error::unreachable(format!("{}: {verb} {path}", self.shown)).source(e).hint(hint)
+    }
+}
+
+/// What the operating system said, if it was that.
+fn io_kind(e: &StoreError) -> Option<ErrorKind> {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(e);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return Some(io.kind());
+        }
+        cause = error.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn refusals_last_until_a_put_succeeds() {
+        let dir = tempfile::tempdir().expect("dir");
+        let inner = object_store::local::LocalFileSystem::new_with_prefix(dir.path()).expect("store");
+        let store = Store::new(Arc::new(inner), Path::default(), "./lake", Duration::from_secs(10));
+        std::fs::write(dir.path().join("file"), "").expect("write");
+        let put = async |name: &str| store.create(&store.path(name).expect("path"), Bytes::new()).await;
+        let e = put("file/below").await.expect_err("a file is no folder");
+        assert!(e.way_out().is_some_and(|h| h.contains("may write to")), "{e} {:?}", e.way_out());
+        let since = store.refusal().expect("it refused").since;
+        assert!(put("file/other").await.is_err());
+        assert_eq!(store.clone().refusal().expect("clones know it too").since, since);
+        assert_eq!(put("fine").await.expect("put"), Put::Created);
+        assert!(store.refusal().is_none());
     }
 }

@@ -1,4 +1,5 @@
-//! The real parts that tests run against: a private RabbitMQ, Azurite, MinIO, a TCP proxy with faults, Python readers.
+//! What tests stand on. Driving the built binary and reading what it left: [`lakehead`], [`lake`], [`events`]. And the real
+//! parts that it runs against: a private RabbitMQ, Azurite, MinIO, a TCP proxy with faults, Python readers.
 //!
 //! Every part is started by the test that needs it, on free ports of 127.0.0.1 and in a folder of its own, and ends with
 //! it: on drop, after a panic, and also when the test process is killed (see [`process`]). Starters block until the part
@@ -9,8 +10,11 @@
 
 mod azurite;
 mod broker;
+pub mod events;
 mod http;
 mod install;
+pub mod lake;
+pub mod lakehead;
 mod minio;
 mod process;
 mod proxy;
@@ -28,6 +32,8 @@ use std::time::{Duration, Instant};
 pub use azurite::Azurite;
 pub use broker::{Broker, Options};
 pub use http::{Response, request};
+pub use lake::Lake;
+pub use lakehead::{Home, Ran, ndjson, run};
 pub use minio::Minio;
 pub use process::Process;
 pub use proxy::TcpProxy;

@@ -10,7 +10,7 @@ use crate::event::schema::Field;
 use super::event_schema;
 
 /// The moment before which all examples lie, so that the documents change only with the catalog: 2026-01-23T12:00:00Z.
-const EXAMPLE_NOW: Micros = 1_769_169_600_000_000;
+pub const EXAMPLE_NOW: Micros = 1_769_169_600_000_000;
 
 /// All domains in one document.
 pub fn markdown(catalog: &Catalog) -> String {

@@ -8,7 +8,7 @@ mod markdown;
 
 pub use asyncapi::asyncapi;
 pub use jsonschema::{event_schema, json_schema};
-pub use markdown::{markdown, markdown_of, markdown_type};
+pub use markdown::{EXAMPLE_NOW, markdown, markdown_of, markdown_type};
 
 #[cfg(test)]
 mod tests;

@@ -200,7 +200,7 @@ impl<'f> Flow<'f> {
                     return Some(End::Lost(Error::bug("a decoder died")));
                 };
                 self.decoder = Some(decoder);
-                self.outbox.push_back(Input::Block(block));
+                self.outbox.push_back(Input::Block(Box::new(block)));
                 None
             }
             Event::Opened(opened) => {

@@ -45,6 +45,16 @@ impl Topology {
         self.bind(connection).await
     }
 
+    /// Says what is missing, and declares nothing.
+    ///
+    /// # Errors
+    /// As [`Topology::ensure`].
+    pub async fn verify(&self, connection: &Connection) -> Result<()> {
+        let exchange = self.exchange_is_there(connection).await?;
+        let queue = ready(connection, &self.queue).await?.is_some();
+        self.complain(exchange, queue)
+    }
+
     async fn exchange_is_there(&self, connection: &Connection) -> Result<bool> {
         let channel = connection.create_channel().await.map_err(lost)?;
         let options = ExchangeDeclareOptions { passive: true, durable: true, ..Default::default() };
@@ -125,6 +135,19 @@ impl Topology {
                 .map_err(|e| refused(e, &format!("cannot bind the queue `{}` to `{key}`", self.queue)))?;
         }
         Ok(())
+    }
+}
+
+/// Makes sure that the exchange is there: declared if it is missing and `declare` says so.
+///
+/// # Errors
+/// As [`Topology::ensure`].
+pub async fn ensure_exchange(connection: &Connection, exchange: &str, declare: bool) -> Result<()> {
+    let topology = Topology { exchange: exchange.to_owned(), declare, ..Topology::default() };
+    match topology.exchange_is_there(connection).await? {
+        true => Ok(()),
+        false if declare => topology.declare_exchange(connection).await,
+        false => topology.complain(false, true),
     }
 }
 

@@ -76,7 +76,10 @@ pub async fn feed(
     let (commands_in, commands) = mpsc::channel(1024);
     let channel = port.channel();
     let opened = Opened { channel, consumer: 0, prefetch: usize::MAX, commands: commands_in };
-    send(port, Input::Opened(opened)).await?;
+    if send(port, Input::Opened(opened)).await.is_err() {
+        // It was stopped while this input was being looked up.
+        return Ok(Ended::Stopped);
+    }
     let reader = LineReader::open(input, Arc::clone(&meter.read))?;
     let feed = Feed {
         port,
@@ -94,10 +97,15 @@ pub async fn feed(
         ends: BTreeMap::new(),
         recorded: stored_to,
         unsettled: 0,
+        exhausted: false,
         cancelled: false,
         ended: false,
     };
-    let ended = feed.run(commands).await;
+    let ended = match feed.run(commands).await {
+        // The loop was stopped, or says itself why it ended.
+        Err(_) if port.inputs().is_closed() => Ok(Ended::Stopped),
+        ended => ended,
+    };
     // Gone: the loop has ended, and with it the channel.
     let _ = port.inputs().send(Input::Closed(channel)).await;
     ended
@@ -125,6 +133,8 @@ struct Feed<'p> {
     ends: BTreeMap<u64, u64>,
     recorded: u64,
     unsettled: usize,
+    /// The input has no more.
+    exhausted: bool,
     /// The loop has asked for no more.
     cancelled: bool,
     /// The loop knows that no more comes.
@@ -133,7 +143,7 @@ struct Feed<'p> {
 
 fn read_next(mut reader: LineReader) -> JoinHandle<(LineReader, Result<Option<Lines>>)> {
     tokio::task::spawn_blocking(move || {
-        let next = reader.next();
+        let next = reader.next_block();
         (reader, next)
     })
 }
@@ -153,10 +163,11 @@ impl Feed<'_> {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<Ended> {
         let mut decoding = FuturesOrdered::new();
         loop {
-            let exhausted = self.cancelled || self.turn.is_none();
+            let exhausted = self.cancelled || self.exhausted;
             if exhausted && decoding.is_empty() {
                 if !std::mem::replace(&mut self.ended, true) {
                     send(self.port, Input::Ended(self.channel)).await?;
+                    self.turn = None;
                 }
                 if self.unsettled == 0 && !self.cancelled {
                     return self.finish().await;
@@ -178,7 +189,7 @@ impl Feed<'_> {
                         Option::ok_or_else(done, || Error::bug("decoding has died"))?;
                     self.decoders.push(decoder);
                     self.meter.events.fetch_add(block.counts.deliveries, Ordering::Relaxed);
-                    send(self.port, Input::Block(block)).await?;
+                    send(self.port, Input::Block(Box::new(block))).await?;
                 }
                 read = finished(&mut self.reading), if self.reading.is_some() && take_more => {
                     self.reading = None;
@@ -187,7 +198,7 @@ impl Feed<'_> {
                     match next? {
                         Some(lines) if lines.offset + (lines.bytes.len() as u64) <= self.stored_to => {}
                         Some(lines) => decoding.push_back(self.decode(lines)),
-                        None => self.turn = None,
+                        None => self.exhausted = true,
                     }
                 }
                 () = self.port.budget().room(), if take_more && self.reading.is_none() => {}

@@ -1,5 +1,11 @@
-use super::*;
-use crate::archive::testing::Es256Signer;
+//! Keys: signing, checking, rotation, and the files that `keygen` writes.
+
+use lakehead::archive::digest::{Signature, pae};
+use lakehead::archive::trust::Distrust;
+use lakehead::archive::{KeyFile, Signer, Trust, keygen};
+use lakehead::clock::Micros;
+
+use crate::support::Es256Signer;
 
 const NOW: Micros = 1_772_366_400_000_000;
 
@@ -56,5 +62,5 @@ fn keygen_writes_once_and_privately() {
         assert_eq!(std::fs::metadata(&made.key).unwrap().permissions().mode() & 0o777, 0o600);
     }
     let again = keygen(dir.path(), &[4; 32], NOW).unwrap_err();
-    assert_eq!(again.kind(), crate::error::Kind::Config);
+    assert_eq!(again.kind(), lakehead::error::Kind::Config);
 }

@@ -1,0 +1,130 @@
+//! What a chain and whoever drives it say to each other.
+//!
+//! Owns the words only: settings and identity on the way in, steps and their outcomes. Pure.
+
+use bytes::Bytes;
+
+use super::digest::{Hash, Tip};
+use super::sign::Algorithm;
+use super::time::SECOND;
+use crate::clock::Micros;
+
+/// How a chain behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The audit path prefix below the store's root.
+    pub prefix: String,
+    /// The writer's name, for people.
+    pub writer: String,
+    /// A digest is closed when its oldest entry is this old (default 10 s).
+    pub digest_age: Micros,
+    /// A digest is closed when it has this many entries (default 1,000).
+    pub digest_entries: usize,
+    /// Longest silence of an idle chain (default 1 h).
+    pub heartbeat: Micros,
+}
+
+impl Settings {
+    /// The defaults, for an archive at `prefix` and a writer of that name.
+    pub fn new(prefix: impl Into<String>, writer: impl Into<String>) -> Self {
+        Settings {
+            prefix: prefix.into(),
+            writer: writer.into(),
+            digest_age: 10 * SECOND,
+            digest_entries: 1_000,
+            heartbeat: 3_600 * SECOND,
+        }
+    }
+}
+
+/// What makes a chain its own; drawn afresh for every chain.
+#[derive(Clone)]
+pub struct Identity {
+    /// The chain's id: letters, digits and `-` (a ULID).
+    pub chain_id: String,
+    /// 32 random bytes from which salts are derived. Never stored.
+    pub secret: [u8; 32],
+}
+
+/// An object ready to put. Cloning is cheap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// Its path below the store's root.
+    pub name: String,
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Their SHA-256.
+    pub sha256: Hash,
+    /// For a head: the path of its copy, in this store and in the anchor.
+    pub copy: Option<String>,
+}
+
+/// What came of a put.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is stored, now or by an earlier try. The text warns of a copy that could not be made.
+    Stored(Option<String>),
+    /// Other bytes are stored under its name.
+    Taken,
+    /// Nobody knows; try again.
+    Failed,
+}
+
+/// What the driver does next.
+#[derive(Debug)]
+pub enum Step {
+    /// Nothing before this time, unless something else happens.
+    Wait(Micros),
+    /// Look around ([`super::store::survey`]) and call [`super::Chain::surveyed`]. Puts go on meanwhile.
+    Survey(Ask),
+    /// Put this ([`super::store::put`]) and call [`super::Chain::put_done`].
+    Put(Sealed),
+    /// Somebody else writes this chain: raise the alarm, then call [`super::Chain::restart`].
+    Forked,
+    /// The farewell is stored; the chain is done.
+    Finished,
+}
+
+/// What a survey needs to know.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// The asking chain, which the survey leaves out.
+    pub chain_id: String,
+    /// Its newest stored digest, whose time in the store stands for the store's now.
+    pub seq: u64,
+    /// Tips known from before, to be read on from.
+    pub known: Vec<Tip>,
+    /// The chain's own key: only heads that it signed are believed without reading what they name.
+    pub key: (Algorithm, Vec<u8>),
+    /// A chain is silent when its newest object is older than two of these and ten minutes.
+    pub heartbeat: Micros,
+}
+
+/// What a survey found.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    /// The chain that asked.
+    pub chain_id: String,
+    /// The tips of all other chains, by chain id.
+    pub tips: Vec<Tip>,
+    /// Ids of those that are neither finished nor alive.
+    pub silent: Vec<String>,
+    /// What an operator must hear of: digests that were known and are gone or differ.
+    pub alarms: Vec<String>,
+}
+
+/// What a finished put means for the driver.
+#[derive(Debug)]
+pub struct Settled<T> {
+    /// Tokens whose entries are now named by a stored digest.
+    pub tokens: Vec<T>,
+    /// Something an operator must hear of.
+    pub alarm: Option<String>,
+}
+
+impl Sealed {
+    pub(super) fn new(name: String, bytes: Vec<u8>, copy: Option<String>) -> Self {
+        let sha256 = Hash::of(&bytes);
+        Sealed { name, bytes: bytes.into(), sha256, copy }
+    }
+}

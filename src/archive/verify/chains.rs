@@ -1,0 +1,339 @@
+//! The walk along every chain: each digest read once, in order, and held against the one before it.
+//!
+//! Owns what a single chain can tell: parsing, signatures, numbers, links, spans, ends; and gathers what chains say about
+//! each other for `claims`, and about blobs for `blobs`. The invariant: a digest's bytes are fetched once, and only
+//! compact records of it stay.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use object_store::ObjectStoreExt as _;
+use object_store::path::Path;
+
+use super::super::blob;
+use super::super::digest::{Envelope, Hash, Header, PAYLOAD_TYPE, Tip, parse_line};
+use super::super::store::{Place, chain_ids, store_error};
+use super::super::time::{Day, Time, date, day_folder, day_of};
+use super::super::trust::{Distrust, Trust};
+use super::super::{chain_name, integrity_folder, under};
+use super::index::{CONFLICT, EXPIRED, Index, KEEP, OTHER_TENANT, Record, path_key};
+use super::link::State;
+use super::report::{ChainSummary, Findings, What};
+use super::{Options, Progress};
+use crate::clock::Micros;
+use crate::error::{Error, Result};
+
+/// A chain after its walk.
+#[derive(Debug)]
+pub struct Chain {
+    /// What the report says of it.
+    pub summary: ChainSummary,
+    /// When its oldest and newest digests came into the store, by the store's time.
+    pub stored: (Micros, Micros),
+    /// Its newest digest's header, if that parsed.
+    pub last: Option<Header>,
+    /// For how long it may be silent.
+    pub heartbeat: Micros,
+}
+
+/// A digest that names others' tips.
+#[derive(Debug, Clone)]
+pub struct HeadRef {
+    /// Its chain.
+    pub chain_id: String,
+    /// Its number.
+    pub seq: u64,
+    /// Its hash.
+    pub sha256: Hash,
+    /// When it was closed.
+    pub until: Micros,
+}
+
+/// What somebody says must be at a place: the digest with this hash.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// The hash.
+    pub sha256: Hash,
+    /// When the digest claimed was closed (or a later time).
+    pub until: Micros,
+    /// Who says so.
+    pub by: String,
+}
+
+/// Everything that the walk found.
+pub struct Walk {
+    /// All chains, sorted by id; records refer to them by position.
+    pub chains: Vec<Chain>,
+    /// Entries by day.
+    pub index: Index,
+    /// What was found so far.
+    pub findings: Findings,
+    /// Digests that must be at (chain, number).
+    pub claims: BTreeMap<(String, u64), Claim>,
+    /// All heads.
+    pub heads: Vec<HeadRef>,
+    /// The latest head.
+    pub newest_head: Option<HeadRef>,
+    /// Chains that another declared ended: number of the last digest of their own.
+    pub ended: BTreeMap<String, u64>,
+    /// Whether the pinned digest was met.
+    pub pin_found: bool,
+    /// Digests read.
+    pub digests: u64,
+    /// Heads read.
+    pub heads_read: u64,
+    /// Digests by valid key.
+    pub keys: BTreeMap<String, u64>,
+}
+
+/// One digest object after its own checks.
+pub(super) struct Digest {
+    pub seq: u64,
+    pub sha256: Hash,
+    pub parsed: std::result::Result<Parsed, String>,
+}
+
+pub(super) struct Parsed {
+    pub header: Header,
+    pub distrust: Option<Distrust>,
+    pub signers: Vec<String>,
+    pub records: Vec<(Day, Record)>,
+    pub findings: Findings,
+}
+
+/// What checking one digest by itself takes.
+pub(super) struct Ctx {
+    pub place: Place,
+    pub prefix: String,
+    pub trust: Arc<Trust>,
+    pub from: Option<Day>,
+    pub to: Option<Day>,
+    pub tenant: Option<String>,
+    pub expired_before: Micros,
+    pub progress: Arc<Progress>,
+}
+
+/// Walks all chains.
+///
+/// # Errors
+/// `Unreachable` when the store does not answer.
+pub async fn walk(place: &Place, prefix: &str, options: &Options, trust: Arc<Trust>) -> Result<Walk> {
+    let mut walk = Walk {
+        chains: Vec::new(),
+        index: Index::new(options.spill_dir.clone(), KEEP),
+        findings: Findings::default(),
+        claims: BTreeMap::new(),
+        heads: Vec::new(),
+        newest_head: None,
+        ended: BTreeMap::new(),
+        pin_found: false,
+        digests: 0,
+        heads_read: 0,
+        keys: BTreeMap::new(),
+    };
+    let ctx = Arc::new(Ctx {
+        place: place.clone(),
+        prefix: prefix.to_owned(),
+        trust,
+        from: options.from,
+        to: options.to,
+        tenant: options.tenant.clone(),
+        expired_before: options.now - options.retention,
+        progress: options.progress.clone(),
+    });
+    strays(&ctx, &mut walk).await?;
+    for id in chain_ids(place, prefix).await? {
+        walk_chain(&ctx, options, &id, &mut walk).await?;
+    }
+    Ok(walk)
+}
+
+/// Objects and folders of `_integrity/v1` that are neither chains nor heads.
+async fn strays(ctx: &Ctx, walk: &mut Walk) -> Result<()> {
+    let folder = ctx.place.path(&integrity_folder(&ctx.prefix))?;
+    let above = ctx.place.path(&under(&ctx.prefix, "_integrity"))?;
+    for level in [&above, &folder] {
+        let list = ctx.place.store.list_with_delimiter(Some(level)).await;
+        let list = list.map_err(|e| store_error(format!("cannot list {level}"), e))?;
+        for object in list.objects {
+            walk.findings.add(What::Stray, object.location.as_ref(), "no digest or head has this name");
+        }
+        for sub in list.common_prefixes {
+            let name = sub.filename().unwrap_or_default();
+            let known =
+                if *level == folder { name == "heads" || name.starts_with("chain=") } else { sub == folder };
+            if !known {
+                walk.findings.add(What::Stray, sub.as_ref(), "nothing of the archive has this name");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The digests of a chain in the store: number and store time, sorted; anything else is a stray.
+async fn numbers(ctx: &Ctx, id: &str, findings: &mut Findings) -> Result<Vec<(u64, Micros)>> {
+    let folder = ctx.place.path(&format!("{}/chain={id}", integrity_folder(&ctx.prefix)))?;
+    let mut list = ctx.place.store.list(Some(&folder));
+    let mut out = Vec::new();
+    while let Some(meta) = list.next().await {
+        let meta = meta.map_err(|e| store_error(format!("cannot list {folder}"), e))?;
+        let seq =
+            meta.location.filename().and_then(|n| n.strip_suffix(".dsse.json")).and_then(|n| n.parse().ok());
+        match seq {
+            Some(seq) if ctx.place.path(&chain_name(&ctx.prefix, id, seq))? == meta.location => {
+                out.push((seq, meta.last_modified.timestamp_micros()));
+            }
+            _ => findings.add(What::Stray, meta.location.as_ref(), "no digest has this name"),
+        }
+    }
+    out.sort_unstable();
+    Ok(out)
+}
+
+async fn walk_chain(ctx: &Arc<Ctx>, options: &Options, id: &str, walk: &mut Walk) -> Result<()> {
+    let numbers = numbers(ctx, id, &mut walk.findings).await?;
+    let (Some(first), Some(last)) = (numbers.first().copied(), numbers.last().copied()) else {
+        return Ok(());
+    };
+    let chain = u32::try_from(walk.chains.len()).unwrap_or(u32::MAX);
+    let mut state = State::new(id, first.1, last.1);
+    let names: Vec<(u64, Path)> = numbers
+        .iter()
+        .map(|(seq, _)| Ok((*seq, ctx.place.path(&chain_name(&ctx.prefix, id, *seq))?)))
+        .collect::<Result<_>>()?;
+    // Read ahead and checked on all cores, taken in order.
+    let digests = stream::iter(names).map(|(seq, path)| {
+        let ctx = Arc::clone(ctx);
+        let task = tokio::spawn(async move { read(&ctx, chain, seq, path).await });
+        async move { task.await.map_err(|e| Error::bug("checking a digest failed").source(e))? }
+    });
+    let mut digests = digests.buffered(8);
+    while let Some(digest) = digests.try_next().await? {
+        walk.digests += 1;
+        if options.expect_head.as_ref().is_some_and(|p| p.seq == digest.seq && p.sha256 == digest.sha256) {
+            walk.pin_found = true;
+        }
+        state.step(ctx, digest, walk)?;
+    }
+    walk.chains.push(state.finish());
+    Ok(())
+}
+
+async fn read(ctx: &Ctx, chain: u32, seq: u64, path: Path) -> Result<Digest> {
+    let bytes = async { ctx.place.store.get(&path).await?.bytes().await }.await;
+    let bytes = bytes.map_err(|e| store_error(format!("cannot read {path}"), e))?;
+    ctx.progress.digests.fetch_add(1, Ordering::Relaxed);
+    let parsed = Envelope::parse(&bytes).map(|e| check(ctx, chain, seq, path.as_ref(), e));
+    Ok(Digest { seq, sha256: Hash::of(&bytes), parsed })
+}
+
+/// What a digest tells by itself: its signatures, and its entries as records.
+fn check(ctx: &Ctx, chain: u32, seq: u64, name: &str, e: Envelope<'_>) -> Parsed {
+    let mut findings = Findings::default();
+    let distrust = ctx.trust.check(PAYLOAD_TYPE, &e.payload, &e.signatures, e.header.until.0).err();
+    let expired = if e.header.until.0 < ctx.expired_before { EXPIRED } else { 0 };
+    let mut records = Vec::with_capacity(e.lines.len());
+    let mut conflicts = 0;
+    for line in &e.lines {
+        let line = match parse_line(line) {
+            Ok(line) => line,
+            Err(why) => {
+                findings.add(What::Unreadable, name, why);
+                continue;
+            }
+        };
+        let day = day_of(line.event_time.0);
+        if blob::split(&line.path).map(|(folder, _)| folder) != Some(day_folder(day).as_str()) {
+            let detail =
+                format!("named by {name} with the time {}, which is not its path's day", line.event_time);
+            findings.add(What::Contradiction, line.path.as_ref(), detail);
+        }
+        let mut flags = expired;
+        if let Some(of) = &line.conflict_of {
+            conflicts += 1;
+            flags |= CONFLICT;
+            findings.add(
+                What::DeclaredConflict,
+                line.path.as_ref(),
+                format!("kept beside {of}, declared by {name}"),
+            );
+        }
+        if ctx.tenant.as_deref().is_some_and(|t| line.tenant.as_deref() != Some(t)) {
+            flags |= OTHER_TENANT;
+        }
+        let wanted = ctx.from.is_none_or(|from| day >= from) && ctx.to.is_none_or(|to| day <= to);
+        if wanted {
+            let seq = u32::try_from(seq).unwrap_or(u32::MAX);
+            let record = Record { path: path_key(&line.path), sha256: line.sha256.0, chain, seq, flags };
+            records.push((day, record));
+            if flags & OTHER_TENANT == 0 {
+                ctx.progress.entries.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+    if conflicts != e.header.conflicts {
+        findings.add(What::Unreadable, name, "the header counts other conflicts than the entries declare");
+    }
+    let signers = e.signatures.into_iter().map(|s| s.key_id).collect();
+    Parsed { header: e.header, distrust, signers, records, findings }
+}
+
+/// Notes what a header says about other digests.
+pub(super) fn gather(walk: &mut Walk, name: &str, sha256: Hash, header: &Header, trusted: bool) {
+    for e in &header.ended {
+        walk.ended.insert(e.chain_id.clone(), e.seq);
+        claim(walk, &e.chain_id, e.seq, e.sha256, header.until.0, name);
+        claim(walk, &e.chain_id, e.seq.saturating_add(1), e.ending, header.until.0, name);
+    }
+    claim_tips(walk, name, &header.witnessed);
+    if let Some(tips) = &header.chains {
+        let head =
+            HeadRef { chain_id: header.chain_id.clone(), seq: header.seq, sha256, until: header.until.0 };
+        // Nobody is told to pin what no trusted key signed.
+        if trusted && walk.newest_head.as_ref().is_none_or(|h| h.until <= head.until) {
+            walk.newest_head = Some(head.clone());
+        }
+        walk.heads.push(head);
+        claim_tips(walk, name, tips);
+    }
+}
+
+/// Notes the tips that a head names.
+pub(super) fn claim_tips(walk: &mut Walk, by: &str, tips: &[Tip]) {
+    for tip in tips {
+        claim(walk, &tip.chain_id, tip.seq, tip.sha256, tip.until.0, by);
+    }
+}
+
+/// Notes that a digest must be somewhere; two that differ about one place cannot both be right.
+pub(super) fn claim(walk: &mut Walk, chain_id: &str, seq: u64, sha256: Hash, until: Micros, by: &str) {
+    match walk.claims.entry((chain_id.to_owned(), seq)) {
+        std::collections::btree_map::Entry::Vacant(v) => {
+            v.insert(Claim { sha256, until, by: by.to_owned() });
+        }
+        std::collections::btree_map::Entry::Occupied(o) if o.get().sha256 != sha256 => {
+            let detail = format!("{by} names {sha256}, {} names {}", o.get().by, o.get().sha256);
+            walk.findings.add(What::RolledBack, format!("chain {chain_id}, digest {seq}"), detail);
+        }
+        std::collections::btree_map::Entry::Occupied(_) => {}
+    }
+}
+
+/// Notes why a signature does not count.
+pub(super) fn distrusted(f: &mut Findings, name: &str, why: Distrust, until: Time) {
+    match why {
+        Distrust::Unsigned => f.add(What::BadSignature, name, "nobody signed it"),
+        Distrust::Invalid(key) => {
+            f.add(What::BadSignature, name, format!("not signed by key {key} as it claims"))
+        }
+        Distrust::Unknown(key) => {
+            f.add(What::UnknownKey, name, format!("signed with key {key}, which is not trusted"))
+        }
+        Distrust::Expired(key) => {
+            let detail = format!("key {key} was not valid on {} ({until})", date(day_of(until.0)));
+            f.add(What::ExpiredKey, name, detail);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What is left over: blobs that are missing, and blobs that no digest names.
+//!
+//! Owns telling a move from a loss, and a crash from an intrusion. The invariant: the store's times may excuse a blob, but
+//! never to "verified".
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::super::chain_name;
+use super::super::digest::{Envelope, Hash, parse_line};
+use super::super::store::Place;
+use super::super::time::{SECOND, Time};
+use super::blobs::{Rest, Unlisted, read};
+use super::chains::Walk;
+use super::index::{PathKey, Record, path_key};
+use super::report::{Findings, Report, What};
+use super::{Options, PENDING};
+use crate::error::Result;
+
+/// Pairs what is missing with what is unlisted, and says what remains.
+pub(super) async fn explain(
+    place: &Place,
+    prefix: &str,
+    options: &Options,
+    walk: &Walk,
+    rest: Rest,
+    f: &mut Findings,
+) -> Result<()> {
+    let wanted: Vec<Record> = rest.missing.iter().chain(&rest.two).copied().collect();
+    let paths = paths(place, prefix, walk, &wanted).await?;
+    let path = |r: &Record| {
+        let chain = walk.chains.get(r.chain as usize).map_or("?", |c| c.summary.chain_id.as_str());
+        let by = chain_name(prefix, chain, u64::from(r.seq));
+        (paths.get(&r.path).cloned().unwrap_or_else(|| "(path not read)".into()), by)
+    };
+    for r in &rest.two {
+        let (path, by) = path(r);
+        f.add(What::TwoContents, path, format!("{by} names it with another content than a digest before"));
+    }
+    let mut missing: HashMap<[u8; 32], Vec<&Record>> = HashMap::new();
+    for r in &rest.missing {
+        missing.entry(r.sha256).or_default().push(r);
+    }
+    for u in rest.unlisted {
+        let Some(r) = missing.get_mut(&u.sha256.0).and_then(Vec::pop) else {
+            accuse(u, options, walk, f);
+            continue;
+        };
+        let (listed, by) = path(r);
+        let same_name = listed.rsplit('/').next() == u.path.rsplit('/').next();
+        let what = if same_name { What::BackDated } else { What::Moved };
+        f.add(what, u.path, format!("{by} lists this content as {listed}"));
+    }
+    for r in missing.into_values().flatten() {
+        let (path, by) = path(r);
+        f.add(What::Missing, path, format!("listed by {by} with SHA-256 {}", Hash(r.sha256)));
+    }
+    for _ in 0..rest.missing_more {
+        f.add(What::Missing, prefix, "too many are missing to name this one");
+    }
+    Ok(())
+}
+
+/// Reads the paths of records back from their digests; only so many digests, findings beyond go without.
+async fn paths(
+    place: &Place,
+    prefix: &str,
+    walk: &Walk,
+    records: &[Record],
+) -> Result<HashMap<PathKey, String>> {
+    let mut wanted: BTreeMap<(u32, u32), BTreeSet<PathKey>> = BTreeMap::new();
+    for r in records {
+        if wanted.len() < Report::KEEP || wanted.contains_key(&(r.chain, r.seq)) {
+            wanted.entry((r.chain, r.seq)).or_default().insert(r.path);
+        }
+    }
+    let mut out = HashMap::new();
+    for ((chain, seq), keys) in wanted {
+        let Some(chain) = walk.chains.get(chain as usize) else { continue };
+        let name = chain_name(prefix, &chain.summary.chain_id, u64::from(seq));
+        let Some(bytes) = read(place, &place.path(&name)?).await? else { continue };
+        let Ok(envelope) = Envelope::parse(&bytes) else { continue };
+        for line in envelope.lines.iter().filter_map(|l| parse_line(l).ok()) {
+            let key = path_key(&line.path);
+            if keys.contains(&key) {
+                out.insert(key, line.path.into_owned());
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Says why a blob that no digest names is, or is not, an accusation.
+pub(super) fn accuse(u: Unlisted, options: &Options, walk: &Walk, f: &mut Findings) {
+    let stored = Time(u.modified);
+    if let Some(why) = u.said.contradiction {
+        let what = if u.said.other_day { What::BackDated } else { What::Unlisted };
+        return f.add(what, u.path, format!("stored {stored}, named by no digest; {why}"));
+    }
+    if options.now.saturating_sub(u.modified) < PENDING {
+        return f.add(What::Pending, u.path, format!("stored {stored}, named by no digest yet"));
+    }
+    let began = walk.chains.iter().map(|c| c.stored.0).min();
+    if began.is_none_or(|began| u.modified < began) {
+        let detail = format!("stored {stored}, before the archive's first digest; nothing proves it");
+        return f.add(What::BeforeFirstDigest, u.path, detail);
+    }
+    // A writer names a blob some seconds after it is stored, so a dead one left some behind its last digest.
+    let died = walk.chains.iter().find(|c| {
+        let end = match c.summary.state {
+            "ended" => c.stored.1,
+            "silent" => options.now,
+            _ => return false,
+        };
+        (c.summary.until.0.saturating_sub(60 * SECOND)..=end).contains(&u.modified)
+    });
+    match died {
+        Some(c) => {
+            let id = &c.summary.chain_id;
+            let detail =
+                format!("stored {stored}, while chain {id} died; named once its event is delivered again");
+            f.add(What::Orphan, u.path, detail);
+        }
+        None => f.add(What::Unlisted, u.path, format!("stored {stored}, named by no digest")),
+    }
+}

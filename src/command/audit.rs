@@ -1,0 +1,164 @@
+//! `lakehead audit`: keys, verification and export of the archive.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use chrono::{Datelike, NaiveDate};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::output;
+use super::setup::Setup;
+use crate::archive::export::{Request, export};
+use crate::archive::trust::Trust;
+use crate::archive::verify::Progress;
+use crate::archive::{KeyFile, Options, Place, keygen, rotate, verify};
+use crate::cli::{Audit, AuditVerify, Global};
+use crate::clock::{Clock, fresh_id, fresh_secret};
+use crate::error::{Error, Kind, Result};
+use crate::store::{self, Store};
+
+/// How long an old key still counts after its rotation: time to bring the new one to every writer.
+const OVERLAP: Duration = Duration::from_secs(7 * 86_400);
+
+/// The command.
+///
+/// # Errors
+/// A configuration or key that is wrong, a store that cannot be reached.
+pub(super) async fn command(global: &Global, args: &Audit) -> Result<ExitCode> {
+    match args {
+        Audit::Keygen { out, rotate_from, trust } => make_key(out, rotate_from.as_deref(), trust.as_deref()),
+        Audit::Verify(args) => check(&super::load_setup(global)?, args).await,
+        Audit::Export { tenant, from, to, out } => {
+            let setup = super::load_setup(global)?;
+            let trust = trust_of(&setup, None)?.ok_or_else(no_trust)?;
+            let now = Clock::System.now();
+            let (from, to) = (from.map(day), to.map(day));
+            let request = Request { tenant: tenant.clone(), from, to, trust, now, out: out.clone() };
+            hand_over(&setup, &request).await
+        }
+    }
+}
+
+fn make_key(out: &Path, rotate_from: Option<&Path>, trust: Option<&Path>) -> Result<ExitCode> {
+    let now = Clock::System.now();
+    let made = match (rotate_from, trust) {
+        (Some(old), Some(trust)) => {
+            let (old, trust) = (KeyFile::read(old)?, Trust::read(trust)?);
+            rotate(out, &fresh_secret(), &trust, &old, now, now + crate::clock::micros(OVERLAP))?
+        }
+        _ => keygen(out, &fresh_secret(), now)?,
+    };
+    output::print(&format!(
+        "key {}\nsigning key (keep it secret): {}\ntrust file (give it to auditors): {}\n",
+        made.key_id,
+        made.key.display(),
+        made.trust.display()
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn day(date: NaiveDate) -> i32 {
+    // Days since 1970-01-01, of which chrono counts from the year 1.
+    date.num_days_from_ce() - 719_163
+}
+
+fn trust_of(setup: &Setup, file: Option<&Path>) -> Result<Option<Arc<Trust>>> {
+    let file = file.or(setup.config.archive.trust_file.as_deref());
+    file.map(|f| Trust::read(f).map(Arc::new)).transpose()
+}
+
+fn no_trust() -> Error {
+    Error::config("no trusted key: nothing can be verified")
+        .hint("name the trust file with --trust, or with archive.trust_file in the configuration")
+}
+
+fn place(store: &Store) -> Place {
+    Place::new(Arc::clone(store.object_store()), store.root().clone())
+}
+
+/// The folder of a store on this machine.
+fn local_folder(setup: &Setup) -> Option<PathBuf> {
+    let location = setup.config.archive.location.as_ref().unwrap_or(&setup.config.data_lake.location);
+    let url = location.url.strip_prefix("file://").unwrap_or(&location.url);
+    (!url.contains("://")).then(|| PathBuf::from(url))
+}
+
+async fn check(setup: &Setup, args: &AuditVerify) -> Result<ExitCode> {
+    let trust = trust_of(setup, args.trust.as_deref())?.ok_or_else(no_trust)?;
+    let archive = setup.archive()?;
+    super::probe(setup, &archive).await?;
+    let mut options = Options::new(Some(trust), Clock::System.now(), &fresh_id());
+    options.from = args.from.map(day);
+    options.to = args.to.map(day);
+    options.tenant.clone_from(&args.tenant);
+    options.expect_head.clone_from(&args.expect_head);
+    options.anchor = anchor(setup, args.anchor.as_deref())?.as_ref().map(place);
+    options.local = local_folder(setup);
+    options.concurrency = setup.config.archive.concurrency;
+    let progress = Arc::clone(&options.progress);
+    let (place, prefix) = (place(&archive), setup.config.data_lake.audit_path_prefix.clone());
+    let report = watch(&progress, verify(&place, &prefix, &options)).await?;
+    let text = if args.json {
+        let json = serde_json::to_string_pretty(&report).map_err(|e| Error::bug("cannot print").source(e))?;
+        format!("{json}\n")
+    } else {
+        report.to_text()
+    };
+    output::print(&text)?;
+    Ok(ExitCode::from(report.verdict.exit_code()))
+}
+
+fn anchor(setup: &Setup, url: Option<&str>) -> Result<Option<Store>> {
+    let configured = setup.config.archive.anchor.clone();
+    let location = match url {
+        Some(url) => {
+            let mut location = configured.unwrap_or_else(|| setup.config.data_lake.location.clone());
+            url.clone_into(&mut location.url);
+            Some(location)
+        }
+        None => configured,
+    };
+    location.map(|at| store::open(&at, setup.config.limits.put_deadline)).transpose()
+}
+
+/// Shows progress while something is verified.
+async fn watch<T>(progress: &Progress, work: impl Future<Output = T>) -> T {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} blobs  {msg}") {
+        bar.set_style(style);
+    }
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => {
+                bar.finish_and_clear();
+                return done;
+            }
+            () = tokio::time::sleep(Duration::from_millis(200)) => {
+                bar.set_length(progress.entries.load(Ordering::Relaxed));
+                bar.set_position(progress.blobs.load(Ordering::Relaxed));
+                bar.set_message(format!("{} digests", progress.digests.load(Ordering::Relaxed)));
+            }
+        }
+    }
+}
+
+async fn hand_over(setup: &Setup, request: &Request) -> Result<ExitCode> {
+    let archive = setup.archive()?;
+    super::probe(setup, &archive).await?;
+    let custody = export(&place(&archive), &setup.config.data_lake.audit_path_prefix, request).await?;
+    output::print(&format!(
+        "{} blobs of tenant {} in {}\n",
+        custody.blobs,
+        request.tenant,
+        request.out.display()
+    ))?;
+    if custody.problems.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(Error::new(Kind::Failed, custody.problems.join("\n"))
+        .hint("run `lakehead audit verify` for the whole report"))
+}

@@ -1,0 +1,163 @@
+//! Digests: a blob counts as stored only when a stored, signed digest names it.
+//!
+//! Drives the archive's chain from within the loop: what the chain asks for is spawned as a task, what comes back is told
+//! to it. Owns nothing of the chain's rules. Without a signing key there is no chain, and blobs settle when they are put.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::Done;
+use super::shelve::Stored;
+use crate::archive::time::Time;
+use crate::archive::{Ask, Chain, Entry, Identity, Outcome, Place, Settings, Signer, Step, Survey, store};
+use crate::clock::{Micros, fresh_id, fresh_secret};
+use crate::error::Result;
+use crate::layout::row;
+
+/// How the archive proves itself.
+#[derive(Clone)]
+pub struct Proof {
+    /// Who signs.
+    pub signer: Arc<dyn Signer>,
+    /// Where digests go.
+    pub place: Place,
+    /// Where heads are copied to.
+    pub anchor: Option<Place>,
+    /// Age, entries, prefix.
+    pub settings: Settings,
+    /// Longest that one put may take.
+    pub deadline: Duration,
+}
+
+impl std::fmt::Debug for Proof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proof").field("key", &self.signer.key_id()).finish_non_exhaustive()
+    }
+}
+
+/// A blob that waits for its digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Token {
+    /// Index of the layout.
+    pub layout: u16,
+    /// Its identity.
+    pub identity: row::Identity,
+    /// Its size.
+    pub bytes: usize,
+    /// Its event time.
+    pub time: Micros,
+}
+
+/// The chain of this process, and what drives it.
+pub struct Attestor {
+    proof: Proof,
+    chain: Chain<Token>,
+    finished: bool,
+}
+
+fn identity() -> Identity {
+    Identity { chain_id: fresh_id(), secret: fresh_secret() }
+}
+
+impl Attestor {
+    /// A new chain.
+    pub fn new(mut proof: Proof, writer: &str, now: Micros) -> Self {
+        proof.settings.writer = writer.to_owned();
+        let chain = Chain::new(proof.settings.clone(), Arc::clone(&proof.signer), identity(), now);
+        Attestor { proof, chain, finished: false }
+    }
+
+    /// A blob is stored: the next digest names it.
+    pub fn add(&mut self, stored: Stored, now: Micros) {
+        let token = stored.token();
+        let entry = Entry {
+            path: stored.path,
+            sha256: stored.sha256,
+            size: stored.bytes as u64,
+            event_time: Time(stored.time),
+            tenant: stored.tenant,
+            conflict_of: stored.conflict_of,
+        };
+        self.chain.add(entry, token, now);
+    }
+
+    /// Nothing more is to be expected for now: close the digest.
+    pub fn flush(&mut self) {
+        self.chain.flush();
+    }
+
+    /// Nothing more will ever come: close the chain.
+    pub fn farewell(&mut self) {
+        self.chain.farewell();
+    }
+
+    /// True once the chain is closed.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Begins whatever the chain asks for.
+    ///
+    /// # Errors
+    /// A digest that cannot be written: a bug.
+    pub(super) fn drive(&mut self, now: Micros, jobs: &mut JoinSet<Done>) -> Result<()> {
+        loop {
+            match self.chain.poll(now)? {
+                Step::Wait(_) => return Ok(()),
+                Step::Finished => {
+                    self.finished = true;
+                    return Ok(());
+                }
+                Step::Forked => {
+                    tracing::error!(
+                        chain = self.chain.chain_id(),
+                        "somebody else wrote to this chain: it is left, and a new one declares the gap"
+                    );
+                    self.chain.restart(identity(), now);
+                }
+                Step::Put(sealed) => {
+                    let proof = self.proof.clone();
+                    jobs.spawn(async move {
+                        let put = store::put(&proof.place, proof.anchor.as_ref(), &sealed);
+                        let put = tokio::time::timeout(proof.deadline, put).await;
+                        Done::Digest(put.unwrap_or(Outcome::Failed))
+                    });
+                }
+                Step::Survey(ask) => {
+                    let proof = self.proof.clone();
+                    jobs.spawn(async move { Done::Surveyed(survey(&proof, &ask).await) });
+                }
+            }
+        }
+    }
+
+    /// A digest's put has ended; returns the blobs that are settled by it.
+    pub fn put_done(&mut self, outcome: Outcome, now: Micros) -> Vec<Token> {
+        let settled = self.chain.put_done(outcome, now);
+        if let Some(alarm) = settled.alarm {
+            tracing::error!(alarm, "archive");
+        }
+        settled.tokens
+    }
+
+    /// A survey has ended.
+    pub fn surveyed(&mut self, survey: Option<Survey>, now: Micros) {
+        for alarm in survey.iter().flat_map(|s| &s.alarms) {
+            tracing::error!(alarm, "archive");
+        }
+        self.chain.surveyed(survey, now);
+    }
+}
+
+/// Looks at the other chains; no answer is no survey.
+async fn survey(proof: &Proof, ask: &Ask) -> Option<Survey> {
+    match store::survey(&proof.place, &proof.settings.prefix, ask).await {
+        Ok(survey) => Some(survey),
+        Err(e) => {
+            tracing::warn!(error = %e, "cannot look at the other chains; trying again later");
+            None
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Crash points around blob, digest and ack; forks; silent chains.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use lakehead::archive::Place;
+use lakehead::archive::chain::Step;
+use lakehead::archive::digest::{Envelope, Hash, Tip, seal};
+use lakehead::archive::store::{put, survey};
+use lakehead::archive::time::{DAY, HOUR, SECOND};
+use lakehead::archive::verify::{Verdict, What};
+use object_store::ObjectStoreExt as _;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+
+use crate::support::*;
+
+/// Where the writer is killed.
+#[derive(Debug, Clone, Copy)]
+enum Point {
+    Blob,
+    Digest,
+    Ack,
+}
+
+#[tokio::test]
+async fn killed_anywhere_what_was_acked_is_digested_and_all_verifies_after_the_restart() {
+    for point in [Point::Blob, Point::Digest, Point::Ack] {
+        let (place, signer) = (in_memory(), ed25519(1));
+        let start = real_now() - DAY;
+        let mut killed = Writer::new(&place, &signer, 1, start).with_base(start);
+        killed.settle().await;
+        killed.event(1).await;
+        killed.pass(10 * SECOND).await;
+        killed.event(2).await;
+        match point {
+            Point::Blob => {}
+            Point::Digest => {
+                killed.now += 10 * SECOND;
+                let Step::Put(sealed) = killed.chain.poll(killed.now).unwrap() else {
+                    panic!("a digest is due")
+                };
+                put(&place, None, &sealed).await;
+            }
+            Point::Ack => killed.pass(10 * SECOND).await,
+        }
+        let acked = killed.acked.clone();
+        drop(killed);
+        let mut options = options(&signer);
+        let report = check(&place, &options).await;
+        assert_eq!(
+            report.verdict,
+            Verdict::Incomplete,
+            "{point:?}, nobody noticed yet: {}",
+            report.to_text()
+        );
+        assert!(report.blobs >= acked.len() as u64);
+
+        let mut next = Writer::new(&place, &signer, 2, start + 9 * HOUR).with_base(start);
+        next.silent.push("chain-1".into());
+        next.settle().await;
+        for n in [1, 2].into_iter().filter(|n| !acked.contains(n)) {
+            next.event(n).await;
+        }
+        next.pass(10 * SECOND).await;
+        options.now = real_now() + HOUR + 60 * SECOND;
+        let report = check(&place, &options).await;
+        assert_eq!((report.verdict, report.blobs), (Verdict::Verified, 2), "{point:?}: {}", report.to_text());
+        assert_eq!(report.counts[&What::EndedChain], 1);
+    }
+}
+
+#[tokio::test]
+async fn an_orphan_whose_event_has_not_come_again_is_explained() {
+    let (place, signer) = (in_memory(), ed25519(1));
+    let mut killed = Writer::new(&place, &signer, 1, real_now());
+    killed.settle().await;
+    killed.event(1).await;
+    killed.pass(10 * SECOND).await;
+    killed.now = real_now();
+    killed.event(2).await;
+    drop(killed);
+    let mut next = Writer::new(&place, &signer, 2, real_now());
+    next.silent.push("chain-1".into());
+    next.settle().await;
+    next.farewell().await;
+    let report = check(&place, &options(&signer)).await;
+    assert_eq!(
+        (report.verdict, report.counts[&What::Orphan]),
+        (Verdict::Incomplete, 1),
+        "{}",
+        report.to_text()
+    );
+}
+
+#[tokio::test]
+async fn a_cut_tail_does_not_pass_as_a_crash() {
+    let (place, signer) = (in_memory(), ed25519(1));
+    let start = real_now() - DAY;
+    let mut writer = Writer::new(&place, &signer, 1, start);
+    writer.settle().await;
+    for n in 0..21 {
+        writer.event(n).await;
+    }
+    writer.pass(10 * SECOND).await;
+    writer.farewell().await;
+    let last =
+        place.path(&format!("{PREFIX}/_integrity/v1/chain=chain-1/00000000000000000005.dsse.json")).unwrap();
+    place.store.delete(&last).await.unwrap();
+    let report = check(&place, &options(&signer)).await;
+    assert!(
+        report.counts.contains_key(&What::Truncated),
+        "the farewell's copy is left: {}",
+        report.to_text()
+    );
+    for copy in dump(&place)
+        .await
+        .into_keys()
+        .filter(|k| k.contains("/heads/") && k.contains("-00000000000000000005"))
+    {
+        place.store.delete(&Path::from(copy)).await.unwrap();
+    }
+    let report = check(&place, &options(&signer)).await;
+    assert_eq!(
+        (report.verdict, report.counts[&What::Silent]),
+        (Verdict::Incomplete, 1),
+        "{}",
+        report.to_text()
+    );
+    let mut options = options(&signer);
+    options.expect_head = Some(writer.pin());
+    assert_eq!(check(&place, &options).await.verdict, Verdict::Tampered);
+}
+
+#[tokio::test]
+async fn a_writer_that_was_only_asleep_begins_a_new_chain() {
+    let (place, signer) = (in_memory(), ed25519(1));
+    let start = real_now() - DAY;
+    let mut asleep = Writer::new(&place, &signer, 1, start).with_base(start);
+    asleep.settle().await;
+    let mut noticed = Writer::new(&place, &signer, 2, start + 4 * HOUR).with_base(start);
+    noticed.silent.push("chain-1".into());
+    noticed.settle().await;
+    asleep.event(1).await;
+    asleep.pass(5 * HOUR).await;
+    assert!(asleep.acked.is_empty() && asleep.alarms[0].contains("forked"), "{:?}", asleep.alarms);
+    asleep.chain.restart(identity(3), asleep.now);
+    asleep.settle().await;
+    asleep.farewell().await;
+    noticed.farewell().await;
+    assert_eq!(asleep.acked, [1]);
+    let report = check(&place, &options(&signer)).await;
+    assert_eq!(report.verdict, Verdict::Verified, "{}", report.to_text());
+    assert!(
+        report.findings.iter().any(|f| f.what == What::DeclaredGap && f.detail.contains("fork of chain-1"))
+    );
+}
+
+#[tokio::test]
+async fn silence_is_told_by_the_stores_times() {
+    let dir = tempfile::tempdir().unwrap();
+    let place =
+        Place::new(Arc::new(LocalFileSystem::new_with_prefix(dir.path()).unwrap()), Path::from("root"));
+    let signer = ed25519(1);
+    let now = real_now();
+    for n in [1, 2] {
+        Writer::new(&place, &signer, n, now).settle().await;
+    }
+    let mut ended = Writer::new(&place, &signer, 3, now);
+    ended.settle().await;
+    ended.farewell().await;
+    let age = |chain: &str, hours: u64| {
+        let folder = dir.path().join(format!("root/{PREFIX}/_integrity/v1/chain={chain}"));
+        for file in std::fs::read_dir(folder).unwrap() {
+            let file = std::fs::File::options().append(true).open(file.unwrap().path()).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
+        }
+    };
+    age("chain-1", 3);
+    age("chain-2", 2);
+    age("chain-3", 9);
+    let mut me = Writer::new(&place, &signer, 4, now);
+    let Step::Put(genesis) = me.chain.poll(now).unwrap() else { panic!("a genesis is due") };
+    me.chain.put_done(put(&place, None, &genesis).await, now);
+    let Step::Survey(ask) = me.chain.poll(now).unwrap() else { panic!("a survey is due") };
+    let found = survey(&place, PREFIX, &ask).await.unwrap();
+    assert_eq!(found.silent, ["chain-1"]);
+    let tips: Vec<_> = found.tips.iter().map(|t| (t.chain_id.as_str(), t.seq, t.finished)).collect();
+    assert_eq!(tips, [("chain-1", 1, false), ("chain-2", 1, false), ("chain-3", 2, true)]);
+}
+
+#[tokio::test]
+async fn a_tail_cut_after_another_writer_looked_is_found_and_never_declared_a_crash() {
+    let (place, signer) = (in_memory(), ed25519(1));
+    let start = real_now() - DAY;
+    let mut stays = Writer::new(&place, &signer, 1, start).with_base(start);
+    stays.settle().await;
+    let mut leaves = Writer::new(&place, &signer, 2, start).with_base(start);
+    leaves.settle().await;
+    leaves.event(1).await;
+    leaves.farewell().await;
+    stays.pass(HOUR).await;
+    let cut = dump(&place)
+        .await
+        .into_keys()
+        .filter(|k| k.contains("chain-2") && !k.contains("-000") && !k.ends_with("0000.dsse.json"));
+    for key in cut {
+        place.store.delete(&Path::from(key)).await.unwrap();
+    }
+    stays.silent.push("chain-2".into());
+    stays.pass(HOUR).await;
+    stays.farewell().await;
+    let report = check(&place, &options(&signer)).await;
+    assert_eq!(report.verdict, Verdict::Tampered, "{}", report.to_text());
+    assert!(report.counts.contains_key(&What::Truncated), "{}", report.to_text());
+}
+
+#[tokio::test]
+async fn a_survey_raises_the_alarm_when_what_it_knew_is_gone() {
+    let (place, signer) = (in_memory(), ed25519(1));
+    let now = real_now() - DAY;
+    for n in [1, 2] {
+        Writer::new(&place, &signer, n, now).settle().await;
+    }
+    let mut me = Writer::new(&place, &signer, 3, now);
+    me.settle().await;
+    let head =
+        place.path(&format!("{PREFIX}/_integrity/v1/chain=chain-2/00000000000000000001.dsse.json")).unwrap();
+    place.store.delete(&head).await.unwrap();
+    let Step::Survey(ask) = me.chain.poll(now + HOUR).unwrap() else { panic!("a survey is due") };
+    let found = survey(&place, PREFIX, &ask).await.unwrap();
+    assert!(found.alarms[0].contains("digest 1 of chain chain-2"), "{:?}", found.alarms);
+    assert!(found.silent.is_empty() && found.tips.iter().any(|t| t.chain_id == "chain-2" && t.seq == 1));
+}
+
+#[tokio::test]
+async fn nobody_makes_a_writer_vouch_for_what_is_not_there() {
+    let (place, signer) = (in_memory(), ed25519(1));
+    let now = real_now() - DAY;
+    Writer::new(&place, &signer, 1, now).settle().await;
+    let mut forged = Writer::new(&in_memory(), &ed25519(66), 1, now);
+    forged.settle().await;
+    let (_, bytes) = dump(&forged.place).await.into_iter().find(|(k, _)| k.contains("/heads/")).unwrap();
+    let mut header = Envelope::parse(&bytes).unwrap().header;
+    let until = header.until;
+    let sha256 = Hash::of(b"invented");
+    header.chains =
+        Some(vec![Tip { chain_id: "chain-1".into(), seq: u64::MAX, sha256, until, finished: true }]);
+    let planted = seal(header, &[], ed25519(66).as_ref()).unwrap();
+    let at = format!("{PREFIX}/_integrity/v1/heads/date=2999-01-01/planted.dsse.json");
+    place.store.put(&place.path(&at).unwrap(), planted.into()).await.unwrap();
+    let last = format!("{PREFIX}/_integrity/v1/chain=chain-9/{:020}.dsse.json", u64::MAX);
+    place.store.put(&place.path(&last).unwrap(), "junk".into()).await.unwrap();
+    let mut me = Writer::new(&place, &signer, 2, now);
+    me.settle().await;
+    me.farewell().await;
+    let report = check(&place, &options(&signer)).await;
+    assert_eq!(report.verdict, Verdict::Tampered);
+    assert!(!report.counts.contains_key(&What::Truncated), "{}", report.to_text());
+}

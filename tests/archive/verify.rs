@@ -1,0 +1,185 @@
+//! What verification says about archives that are fine, incomplete, or altered in ways worth a test of their own.
+
+use std::sync::Arc;
+
+use lakehead::archive::time::{DAY, HOUR, SECOND, day_of};
+use lakehead::archive::verify::{Verdict, What};
+use lakehead::archive::{Place, Signer, Trust};
+use object_store::ObjectStoreExt as _;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+
+use crate::support::*;
+
+#[tokio::test]
+async fn an_untouched_archive_is_verified_with_either_algorithm() {
+    for signer in [ed25519(1), es256(2)] {
+        let (place, anchor) = (in_memory(), in_memory());
+        let (_, pin) = full_archive(&place, Some(&anchor), &signer).await;
+        let mut options = options(&signer);
+        options.expect_head = Some(pin);
+        let report = check(&place, &options).await;
+        assert_eq!(report.verdict, Verdict::Verified, "{}", report.to_text());
+        assert_eq!((report.blobs, report.chains.len()), (26, 3), "{}", report.to_text());
+        for what in [What::DeclaredConflict, What::DeclaredGap, What::EndedChain] {
+            assert!(report.counts.contains_key(&what), "{what:?}: {}", report.to_text());
+        }
+        let states: Vec<_> = report.chains.iter().map(|c| c.state).collect();
+        assert_eq!(states, ["farewell", "ended", "farewell"]);
+        options.anchor = Some(anchor);
+        let report = check(&place, &options).await;
+        assert_eq!(report.verdict, Verdict::Incomplete, "chain 2 had no anchor: {}", report.to_text());
+        assert_eq!(report.counts[&What::NotAnchored], 1);
+        assert!(serde_json::to_string(&report).unwrap().contains("\"verdict\":\"incomplete\""));
+    }
+}
+
+#[tokio::test]
+async fn a_local_folder_verifies_alike_on_both_ways() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(LocalFileSystem::new_with_prefix(dir.path()).unwrap());
+    let place = Place::new(store, Path::from("root"));
+    let signer = ed25519(1);
+    let (_, pin) = full_archive(&place, None, &signer).await;
+    let mut options = options(&signer);
+    options.expect_head = Some(pin);
+    let slow = check(&place, &options).await;
+    options.local = Some(dir.path().join("root"));
+    let quick = check(&place, &options).await;
+    assert_eq!(slow.verdict, Verdict::Verified, "{}", slow.to_text());
+    assert_eq!(slow.to_text(), quick.to_text());
+    let victim = dump(&place).await.into_keys().find(|k| k.contains("year=")).unwrap();
+    std::fs::write(dir.path().join(&victim), b"{}").unwrap();
+    std::fs::write(dir.path().join("root/ml_audit/stray"), b"{}").unwrap();
+    let quick = check(&place, &options).await;
+    options.local = None;
+    assert_eq!(quick.to_text(), check(&place, &options).await.to_text());
+    assert_eq!((quick.counts[&What::Modified], quick.counts[&What::Unlisted]), (1, 1));
+}
+
+#[tokio::test]
+async fn a_range_or_a_tenant_is_checked_alone() {
+    let (place, signer) = (in_memory(), ed25519(1));
+    let (start, _) = full_archive(&place, None, &signer).await;
+    let mut day = options(&signer);
+    day.from = Some(day_of(start - DAY));
+    day.to = day.from;
+    let report = check(&place, &day).await;
+    assert_eq!((report.verdict, report.blobs), (Verdict::Verified, 8), "{}", report.to_text());
+    let mut tenant = options(&signer);
+    tenant.tenant = Some("tenant-1".into());
+    let report = check(&place, &tenant).await;
+    assert_eq!((report.verdict, report.blobs), (Verdict::Verified, 6), "{}", report.to_text());
+    tenant.tenant = Some("nobody".into());
+    let report = check(&place, &tenant).await;
+    assert_eq!(
+        (report.verdict, report.counts.contains_key(&What::NothingChecked)),
+        (Verdict::Incomplete, true)
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_never_verified() {
+    let (place, signer) = (in_memory(), ed25519(1));
+    let report = check(&place, &options(&signer)).await;
+    assert_eq!(report.verdict, Verdict::Incomplete);
+    let mut options = options(&signer);
+    options.trust = None;
+    let refused = lakehead::archive::verify::verify(&place, PREFIX, &options).await.unwrap_err();
+    assert_eq!(refused.kind().exit_code(), 2);
+}
+
+#[tokio::test]
+async fn keys_that_are_unknown_or_expired_are_named() {
+    let (place, signer) = (in_memory(), ed25519(1));
+    let (start, _) = full_archive(&place, None, &signer).await;
+    let unknown = check(&place, &options(&es256(9))).await;
+    assert_eq!(unknown.verdict, Verdict::Tampered);
+    assert!(unknown.counts.contains_key(&What::UnknownKey));
+    assert_eq!((unknown.newest_head, unknown.keys.len()), (None, 0));
+    let mut late = options(&signer);
+    late.trust = Some(Arc::new(Trust::of(signer.as_ref(), start + DAY).unwrap()));
+    assert!(check(&place, &late).await.counts.contains_key(&What::ExpiredKey));
+}
+
+#[tokio::test]
+async fn both_keys_of_a_rotation_count() {
+    let (place, old, new) = (in_memory(), ed25519(1), es256(2));
+    let start = real_now() - DAY;
+    for (n, signer) in [(1, &old), (2, &new)] {
+        let mut w = Writer::new(&place, signer, n, start + i64::from(n) * HOUR).with_base(start);
+        w.settle().await;
+        w.event(u32::from(n)).await;
+        w.farewell().await;
+    }
+    let trust = Trust::of(old.as_ref(), start).unwrap();
+    let (from, until) = (start + HOUR + 1, start + HOUR + HOUR / 2);
+    let mut options = options(&old);
+    options.trust = Some(Arc::new(trust.rotate(old.as_ref(), new.as_ref(), from, until).unwrap()));
+    let report = check(&place, &options).await;
+    assert_eq!((report.verdict, report.keys.len()), (Verdict::Verified, 2), "{}", report.to_text());
+}
+
+#[tokio::test]
+async fn past_its_retention_evidence_may_be_gone() {
+    let (place, signer) = (in_memory(), ed25519(1));
+    let (_, pin) = full_archive(&place, None, &signer).await;
+    let mut objects = dump(&place).await;
+    objects.retain(|path, _| {
+        let early = ["chain-1/00000000000000000000", "chain-1/00000000000000000001"];
+        !path.contains("year=") && !early.iter().any(|e| path.contains(e))
+    });
+    let mut options = options(&signer);
+    options.expect_head = Some(pin);
+    let young = check(&load(&objects).await, &options).await;
+    assert!(young.counts[&What::Missing] > 20 && young.counts[&What::MissingDigest] == 1);
+    options.retention = HOUR;
+    let old = check(&load(&objects).await, &options).await;
+    assert!(
+        old.findings.iter().all(|f| f.what == What::HeadCopy || f.what.weight() != What::Missing.weight())
+    );
+    assert!(
+        !old.counts.contains_key(&What::Missing) && old.counts.contains_key(&What::Expired),
+        "{}",
+        old.to_text()
+    );
+}
+
+#[tokio::test]
+async fn unlisted_blobs_are_pending_first_and_accused_later() {
+    let (place, signer) = (in_memory(), ed25519(1));
+    full_archive(&place, None, &signer).await;
+    let (path, bytes, _) = event(77, real_now() - 3 * DAY);
+    place.store.put(&place.path(&path).unwrap(), bytes.into()).await.unwrap();
+    let mut options = options(&signer);
+    let report = check(&place, &options).await;
+    assert_eq!((report.verdict, report.counts[&What::Unlisted]), (Verdict::Tampered, 1));
+    options.now = real_now() + 30 * 60 * SECOND;
+    let report = check(&place, &options).await;
+    assert_eq!((report.verdict, report.counts[&What::Pending]), (Verdict::Incomplete, 1));
+}
+
+#[tokio::test]
+async fn a_moved_blob_is_named_with_where_it_was() {
+    let (place, signer) = (in_memory(), ed25519(1));
+    let (start, _) = full_archive(&place, None, &signer).await;
+    let (path, _, _) = event(5, start);
+    let other = path.replace("event-5", "event-55");
+    place.store.rename(&place.path(&path).unwrap(), &place.path(&other).unwrap()).await.unwrap();
+    let report = check(&place, &options(&signer)).await;
+    let moved = report.findings.iter().find(|f| f.what == What::Moved).unwrap();
+    assert!(other.ends_with(&moved.subject) && moved.detail.contains("event-5.json"));
+    assert!(!report.counts.contains_key(&What::Missing));
+}
+
+#[tokio::test]
+async fn the_anchor_tells_when_everything_is_gone() {
+    let (place, anchor) = (in_memory(), in_memory());
+    let signer: Arc<dyn Signer> = ed25519(1);
+    full_archive(&place, Some(&anchor), &signer).await;
+    let mut options = options(&signer);
+    options.anchor = Some(anchor);
+    let report = check(&in_memory(), &options).await;
+    assert_eq!(report.verdict, Verdict::Tampered);
+    assert!(report.counts[&What::Truncated] >= 3, "{}", report.to_text());
+}

@@ -102,7 +102,7 @@ fn play(seed: u64, without: Option<Rule>, told: bool) -> Outcome {
     };
     let hold = Duration::from_secs(chance.within(20, 1_800));
     let memory = if chance.odds(200) { 20_000 } else { 10_000_000 };
-    let (prefetch, channels) = (chance.within(1, 16) as usize, chance.within(1, 3) as usize);
+    let (prefetch, channels) = (chance.within(1, 16) as usize, chance.within(1, 4) as usize);
     let (writers, steps) = (chance.within(2, 4), chance.within(50, 500));
     let trouble = chance.within(10, 120);
     world.broker.consumer_timeout = chance.within(20_000, 600_000);
@@ -127,7 +127,10 @@ fn play(seed: u64, without: Option<Rule>, told: bool) -> Outcome {
     (0..writers).for_each(|_| play.start());
     for _ in 0..steps {
         play.trouble();
-        play.publish(3);
+        // Spread over the whole course: fresh messages meet trouble of every kind.
+        if play.odds(1_000 * messages / steps) {
+            play.publish(4);
+        }
         play.step(5_000);
     }
     play.drain();
@@ -188,7 +191,10 @@ impl Play {
                 self.processes[at].stop(deadline);
             }
             6 | 7 => channels.into_iter().for_each(|c| self.world.lock().lose(c)),
-            12..=15 => channels.into_iter().for_each(|c| self.world.lock().stall(c)),
+            12..=15 => {
+                // One of them: the others go on filling and landing batches of the same partitions.
+                channels.into_iter().take(1).for_each(|c| self.world.lock().stall(c));
+            }
             8 | 9 => channels.into_iter().for_each(|c| self.world.lock().go_silent(c)),
             _ => channels.into_iter().for_each(|c| self.world.lock().blip(c)),
         }
@@ -329,11 +335,12 @@ fn the_same_seed_gives_the_same_trace() {
     }
 }
 
-/// Seeds that found a bug once.
+/// Seeds that found a bug once. What a seed means changes with the course of events that is drawn from it; these are what
+/// it was then, kept because they cost little.
 #[test]
 fn old_bugs_stay_mended() {
     // 2, 12: fences that piled up at a writer's names sent a message round for ever.
-    // 212, of an earlier course of events: a fence was passed whose maker had registered after we listed the writers.
+    // 212: a fence was passed whose maker had registered after we listed the writers.
     for seed in [2, 12, 212] {
         assert_eq!(play(seed, None, false).violations, [""; 0], "seed {seed}");
     }
@@ -342,8 +349,9 @@ fn old_bugs_stay_mended() {
 /// Without a rule, messages are lost or doubled. `from` is a seed that showed it, to find it fast; which one does now is
 /// printed.
 fn is_missed(rule: Rule, from: u64) {
-    let missed = first_violation(from..from + seeds(2_000), Some(rule));
+    let missed = first_violation(from..from + 2_000, Some(rule));
     let (seed, violations) = missed.unwrap_or_else(|| panic!("nobody misses {rule:?}"));
+    assert_eq!(play(seed, None, false).violations, [""; 0], "seed {seed} fails with every rule kept");
     println!("without {rule:?}: seed {seed}: {}", violations.join("; "));
 }
 
@@ -379,5 +387,5 @@ fn giving_back_from_every_batch_is_missed() {
 
 #[test]
 fn remembered_claims_are_missed() {
-    is_missed(Rule::Remember, 212);
+    is_missed(Rule::Remember, 360);
 }

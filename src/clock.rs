@@ -3,7 +3,7 @@
 //! Pure code takes `now` as an argument; edges ask a [`Clock`]. Tests and the simulation give a clock of their own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Microseconds since 1970-01-01T00:00:00Z.
@@ -17,6 +17,17 @@ pub enum Clock {
     System,
     /// A clock that a test moves by hand.
     Manual(Arc<AtomicI64>),
+    /// A clock that follows the runtime's, which a simulation pauses and moves, and names that follow from a seed.
+    Simulated(Arc<Simulated>),
+}
+
+/// The time and the names of one simulated process.
+#[derive(Debug)]
+pub struct Simulated {
+    began: tokio::time::Instant,
+    at: Micros,
+    seed: String,
+    names: AtomicU64,
 }
 
 impl Clock {
@@ -27,6 +38,22 @@ impl Clock {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX)),
             Clock::Manual(at) => at.load(Ordering::Relaxed),
+            Clock::Simulated(s) => s.at + micros(s.began.elapsed()),
+        }
+    }
+
+    /// A clock for simulations: it shows `at` now, and its names begin with `seed`, which no other process may have.
+    /// Must be called within the process's runtime.
+    pub fn simulated(at: Micros, seed: &str) -> Self {
+        let (began, names) = (tokio::time::Instant::now(), AtomicU64::new(0));
+        Clock::Simulated(Arc::new(Simulated { began, at, seed: seed.to_owned(), names }))
+    }
+
+    /// A name that nobody else draws; sorts by time of creation.
+    pub fn fresh_id(&self) -> String {
+        match self {
+            Clock::System | Clock::Manual(_) => fresh_id(),
+            Clock::Simulated(s) => format!("{}{:04}", s.seed, s.names.fetch_add(1, Ordering::Relaxed)),
         }
     }
 

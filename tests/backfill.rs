@@ -277,14 +277,17 @@ fn two_identical_backfills_at_once() {
 fn the_first_signal_stops_in_order_and_the_next_run_goes_on() {
     let home = many();
     let child = home.start(&["backfill", "--layout", "risk_evaluations", "in/*.ndjson"]);
-    thread::sleep(Duration::from_millis(400));
+    // Before it has begun, a signal ends it as any other program.
+    support::wait_for("the first record of progress", Duration::from_secs(30), || {
+        home.lake().paths().iter().any(|p| p.starts_with("_lakehead/backfill/"))
+    });
     let pid = child.id().to_string();
     Command::new("/bin/sh")
         .args(["-c", r#"kill -s TERM "$1""#, "kill", &pid])
         .status()
         .expect("/bin/sh starts");
     let out = child.wait_with_output().expect("it ends");
-    assert_eq!(out.status.code(), Some(0), "a stop in order is a success");
+    assert_eq!(out.status.code(), Some(0), "a stop in order is a success: {}", out.status);
     backfill(&home, &["in/*.ndjson"]);
     home.lake().holds_once("risk_evaluations", ids(MANY));
 }

@@ -89,6 +89,8 @@ pub struct Footer {
     pub layout: String,
     /// Version of the layout.
     pub layout_version: u32,
+    /// Identity and partition of the layout, frozen once a dataset has files; none in files of older versions.
+    pub rules: Option<String>,
     /// Unique to one batch, whatever name it is stored under.
     pub batch: String,
     /// Why the file was closed; none in a fence.
@@ -104,6 +106,7 @@ pub struct Footer {
 mod key {
     pub const LAYOUT: &str = "lakehead.layout";
     pub const LAYOUT_VERSION: &str = "lakehead.layout_version";
+    pub const RULES: &str = "lakehead.rules";
     pub const VERSION: &str = "lakehead.version";
     pub const BATCH: &str = "lakehead.batch";
     pub const ROLLED: &str = "lakehead.rolled";
@@ -124,6 +127,7 @@ impl Footer {
             pair(key::BATCH, self.batch.clone()),
             pair(key::ROWS, self.rows.to_string()),
         ];
+        out.extend(self.rules.clone().map(|r| pair(key::RULES, r)));
         if let Some((min, max)) = self.span {
             out.push(pair(key::MIN_TIME, format_micros(min)));
             out.push(pair(key::MAX_TIME, format_micros(max)));
@@ -162,6 +166,7 @@ impl Footer {
         Some(Footer {
             layout: get(key::LAYOUT)?.to_owned(),
             layout_version: get(key::LAYOUT_VERSION)?.parse().ok()?,
+            rules: get(key::RULES).map(str::to_owned),
             batch: get(key::BATCH)?.to_owned(),
             rolled: get(key::ROLLED).and_then(|w| ROLLED.into_iter().find(|r| r.as_str() == w)),
             rows: get(key::ROWS)?.parse().ok()?,

@@ -28,6 +28,7 @@ fn footer(layout: &Layout, rows: &Rows) -> Footer {
     Footer {
         layout: layout.name.clone(),
         layout_version: layout.version,
+        rules: Some(layout.rules()),
         batch: "b1".into(),
         rolled: Some(Rolled::Age),
         rows: rows.len() as u64,

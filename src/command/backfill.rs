@@ -181,16 +181,17 @@ impl Plan<'_> {
             }
             tokio::select! {
                 biased;
-                Some((input, ended)) = feeds.next(), if !feeds.is_empty() => match ended? {
-                    Ended::Skipped => outcome.skipped.push(input.shown()),
-                    Ended::Stored => outcome.stored += 1,
-                    Ended::Stopped => outcome.stopped = true,
-                },
+                // First, so that signals are caught before anything is begun.
                 () = &mut stop, if !outcome.stopped => {
                     outcome.stopped = true;
                     next = self.inputs.len();
                     port.stop(self.setup.config.limits.shutdown_deadline).await;
                 }
+                Some((input, ended)) = feeds.next(), if !feeds.is_empty() => match ended? {
+                    Ended::Skipped => outcome.skipped.push(input.shown()),
+                    Ended::Stored => outcome.stored += 1,
+                    Ended::Stopped => outcome.stopped = true,
+                },
                 // Everything is read, or all that may wait waits: let it land.
                 _ = turn.acquire(), if !outcome.stopped && (next == self.inputs.len() || feeds.len() == WAITING) => {
                     port.flush(Rolled::EndOfInput).await;
@@ -234,7 +235,7 @@ async fn dry_run(rules: Rules, inputs: &[InputFile], setup: &Setup) -> Result<Ou
             let mut reader = LineReader::open(&input, Arc::default())?;
             let (mut counts, mut land) = (Counts::default(), BTreeMap::<String, u64>::new());
             let budget = crate::pipeline::Budget::new(usize::MAX);
-            while let Some(block) = reader.next()? {
+            while let Some(block) = reader.next_block()? {
                 let delivery = |(position, body)| Delivery {
                     body,
                     tag: 1,

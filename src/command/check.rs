@@ -1,10 +1,12 @@
-//! `check`: everything that is wrong with configuration, layouts and catalog, told at once.
+//! `check`: everything that is wrong with configuration, layouts and catalog, told at once; and, when asked, with broker
+//! and stores.
 
 use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{environment, output};
+use super::setup::Setup;
+use super::{connect, environment, output};
 use crate::cli::{Check, Global};
 use crate::config::problem::in_order;
 use crate::config::{Config, Problem, Severity};
@@ -18,14 +20,32 @@ struct Seen {
     problems: Vec<Problem>,
     layouts: Option<Layouts>,
     event_types: usize,
+    /// What broker and stores have answered.
+    answers: Vec<(String, String)>,
 }
 
-/// Checks without asking a broker or a store.
+/// Checks; with `--connect` the broker and the stores are asked too, unless the configuration itself is wrong.
 pub(super) fn run(global: &Global, args: &Check) -> Result<ExitCode> {
-    let seen = look(global);
-    let errors = seen.problems.iter().filter(|p| p.severity == Severity::Error).count();
+    let mut seen = look(global);
+    let mut unreachable = false;
+    if args.connect && errors(&seen) == 0 {
+        let setup = Setup::new(seen.config.clone())?;
+        let answers = super::block_on(async { Ok(connect::ask(&setup).await) })?;
+        unreachable = answers.unreachable;
+        seen.problems.extend(answers.problems);
+        seen.answers = answers.lines;
+    }
+    let errors = errors(&seen);
     output::print(&if args.json { as_json(&seen, errors) } else { as_text(&seen, errors) })?;
-    if errors == 0 { Ok(ExitCode::SUCCESS) } else { Ok(ExitCode::from(Kind::Config.exit_code())) }
+    Ok(match (errors, unreachable) {
+        (0, _) => ExitCode::SUCCESS,
+        (_, true) => ExitCode::from(Kind::Unreachable.exit_code()),
+        (_, false) => ExitCode::from(Kind::Config.exit_code()),
+    })
+}
+
+fn errors(seen: &Seen) -> usize {
+    seen.problems.iter().filter(|p| p.severity == Severity::Error).count()
 }
 
 fn look(global: &Global) -> Seen {
@@ -55,7 +75,7 @@ fn look(global: &Global) -> Seen {
         problems.extend(fresh);
     }
     in_order(&mut problems);
-    Seen { config, problems, layouts, event_types: catalog.len() }
+    Seen { config, problems, layouts, event_types: catalog.len(), answers: Vec::new() }
 }
 
 /// The lines of an error that tells several mistakes, each of them a problem.
@@ -80,6 +100,12 @@ fn as_text(seen: &Seen, errors: usize) -> String {
     let warnings = seen.problems.len() - errors;
     if errors == 0 {
         text.push_str(&summary(seen));
+    }
+    for (asked, answer) in &seen.answers {
+        text.push_str(&format!("{asked}: {answer}\n"));
+    }
+    if !seen.answers.is_empty() {
+        text.push('\n');
     }
     text.push_str(&match (errors, warnings) {
         (0, 0) => "no mistakes\n".to_owned(),
@@ -135,6 +161,7 @@ fn as_json(seen: &Seen, errors: usize) -> String {
         })).collect::<Vec<_>>(),
         "layouts": seen.layouts.as_ref().map(Layouts::names),
         "eventTypes": seen.event_types,
+        "answers": seen.answers.iter().map(|(asked, answer)| json!({ "asked": asked, "answer": answer })).collect::<Vec<_>>(),
     });
     format!("{report:#}\n")
 }

@@ -201,6 +201,7 @@ impl Setup {
             blobs: config.archive.concurrency,
             always_look: consumers.iter().any(|c| c.redelivery == Redelivery::Always),
             redelivers: true,
+            without: None,
         })
     }
 

@@ -139,6 +139,32 @@ impl<'a> Event<'a> {
     }
 }
 
+/// What can be read of a body that is no event: for the quarantine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Glimpse {
+    /// The id that was sent.
+    pub id: Option<String>,
+    /// The type that was sent, or that the routing key stands for.
+    pub event_type: Option<String>,
+    /// The tenant.
+    pub tenant: Option<String>,
+}
+
+impl Glimpse {
+    /// Reads what is readable.
+    pub fn of(root: Value<'_>, transport: Transport<'_>) -> Glimpse {
+        let head = Head::of(root);
+        let text = |v: Option<Value<'_>>| {
+            v.and_then(Value::as_str).map(Cow::into_owned).filter(|s| s.len() <= MAX_NAME)
+        };
+        Glimpse {
+            id: text(head.id).or_else(|| transport.message_id.map(str::to_owned)),
+            event_type: event_type(&head, transport).ok().map(Cow::into_owned),
+            tenant: tenant(&head).ok().flatten().map(Cow::into_owned),
+        }
+    }
+}
+
 fn event_type<'a>(head: &Head<'a>, transport: Transport<'a>) -> Result<Cow<'a, str>, Defect> {
     let sent = head.types.iter().flatten().find_map(|v| v.as_str().filter(|s| !s.is_empty()));
     let found = match (sent, transport.routing_key) {

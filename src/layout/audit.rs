@@ -98,7 +98,8 @@ impl Rules {
         let complete = |has: fn(&RuleText) -> bool| {
             texts.iter().any(|t| t.pattern == "*" && t.when.is_empty() && has(t))
         };
-        if !texts.is_empty() && !(complete(|t| t.category.is_some()) && complete(|t| t.severity.is_some())) {
+        let rated = complete(|t| t.category.is_some()) && complete(|t| t.severity.is_some());
+        if !(texts.is_empty() || rated) {
             problems.push("the last rule must be `match = \"*\"` with a category and a severity".into());
         }
         let mut rules = Vec::new();

@@ -112,14 +112,11 @@ impl Layout {
         Arc::new(Schema::new(stored.map(|(_, c)| c.field()).collect::<Vec<_>>()))
     }
 
-    /// True if the layout's partition, identity and time rules are those of `other`: they are frozen once a dataset
-    /// has files.
-    pub fn same_rules(&self, other: &Layout) -> bool {
-        let names =
-            |l: &Layout, of: &[usize]| of.iter().map(|i| l.columns[*i].name.clone()).collect::<Vec<_>>();
-        names(self, &self.identity) == names(other, &other.identity)
-            && self.partition_column.map(|i| &self.columns[i].name)
-                == other.partition_column.map(|i| &other.columns[i].name)
+    /// The rules that are frozen once a dataset has files, as its footers state them.
+    pub fn rules(&self) -> String {
+        let identity: Vec<&str> = self.identity.iter().map(|i| self.columns[*i].name.as_str()).collect();
+        let partition = self.partition_column.map_or(String::new(), |i| format!("{},", self.columns[i].name));
+        format!("identity={};partition={partition}day", identity.join(","))
     }
 }
 

@@ -12,7 +12,7 @@ use super::delivery::{BlobDraft, Block, Bundle, Delivery, LookFirst, Properties,
 use crate::archive::{BlobFields, blob_path, render_blob};
 use crate::clock::Micros;
 use crate::event::catalog::Catalog;
-use crate::event::envelope::hex;
+use crate::event::envelope::{Glimpse, hex};
 use crate::event::json::{Limits, Scanner};
 use crate::event::{Defect, Event, EventType, Reason, Transport, time, validate};
 use crate::layout::extract::Scratch;
@@ -125,9 +125,11 @@ impl Decoder {
             correlation_id: properties.and_then(|p| p.correlation_id.as_deref()),
             timestamp: properties.and_then(|p| p.timestamp),
         };
-        let event = read(&rules, scanner, &delivery.body, transport, now);
+        let event = read(&rules, scanner, &delivery.body, transport);
         match event {
-            Err(defect) => self.reject(delivery, None, None, &defect, now, block),
+            Err((defect, glimpse)) => {
+                self.reject(delivery, Seen::Glimpse(&glimpse), None, &defect, now, block);
+            }
             Ok(event) => {
                 let micros = event.time.micros();
                 if rules.span.is_some_and(|(from, to)| micros < from || micros >= to) {
@@ -147,7 +149,7 @@ impl Decoder {
             let detail = format!("no layout of {} takes {}", rules.consumer, event.event_type);
             return self.reject(
                 delivery,
-                Some(event),
+                Seen::Event(event),
                 None,
                 &Defect::new(Reason::NoLayout, detail),
                 now,
@@ -166,7 +168,7 @@ impl Decoder {
             );
             let defect = Defect::new(Reason::FutureTime, detail);
             for layout in layouts.iter() {
-                self.reject(delivery, Some(event), Some(*layout), &defect, now, block);
+                self.reject(delivery, Seen::Event(event), Some(*layout), &defect, now, block);
             }
             return;
         }
@@ -181,7 +183,7 @@ impl Decoder {
                 self.row(*index, delivery, event, described, block)
             };
             if let Err(defect) = done {
-                self.reject(delivery, Some(event), Some(*index), &defect, now, block);
+                self.reject(delivery, Seen::Event(event), Some(*index), &defect, now, block);
             }
         }
     }
@@ -278,7 +280,7 @@ impl Decoder {
     fn reject(
         &mut self,
         delivery: &Delivery,
-        event: Option<&Event<'_>>,
+        seen: Seen<'_, '_>,
         layout: Option<u16>,
         defect: &Defect,
         now: Micros,
@@ -292,21 +294,21 @@ impl Decoder {
             defect,
             body: &delivery.body,
             body_sha256: &hex(&Sha256::digest(&delivery.body)),
-            routing_key: properties.map(|p| p.routing_key.as_str()).or(event.map(|e| e.routing_key.as_ref())),
+            routing_key: properties.map(|p| p.routing_key.as_str()).or(seen.routing_key()),
             headers: kept.as_deref(),
             consumer: &rules.consumer,
             layout: layout.map(|l| rules.layouts.get(l).name.as_str()),
-            event_id: event.map(|e| e.id.as_ref()),
-            event_type: event.map(|e| e.event_type.as_ref()),
-            tenant: event.and_then(|e| e.tenant.as_deref()),
+            event_id: seen.id(),
+            event_type: seen.event_type(),
+            tenant: seen.tenant(),
             source: &rules.source,
             position: delivery.position,
             attempt: i64::from(delivery.attempt),
             at: now,
         };
         let identity = rejected.write(rules.key, &mut self.cells, &mut block.bytes);
-        let look_first = match (event, layout) {
-            (Some(e), Some(layout))
+        let look_first = match (seen, layout) {
+            (Seen::Event(e), Some(layout))
                 if delivery.flagged && rules.layouts.get(layout).format == Format::Parquet =>
             {
                 let day = time::day_of(e.time.micros());
@@ -331,21 +333,58 @@ impl Decoder {
     }
 }
 
+/// What is known of a delivery that is refused.
+#[derive(Clone, Copy)]
+enum Seen<'s, 'e> {
+    Event(&'s Event<'e>),
+    Glimpse(&'s Glimpse),
+}
+
+impl<'s> Seen<'s, '_> {
+    fn id(self) -> Option<&'s str> {
+        match self {
+            Seen::Event(e) => Some(&e.id),
+            Seen::Glimpse(g) => g.id.as_deref(),
+        }
+    }
+
+    fn event_type(self) -> Option<&'s str> {
+        match self {
+            Seen::Event(e) => Some(&e.event_type),
+            Seen::Glimpse(g) => g.event_type.as_deref(),
+        }
+    }
+
+    fn tenant(self) -> Option<&'s str> {
+        match self {
+            Seen::Event(e) => e.tenant.as_deref(),
+            Seen::Glimpse(g) => g.tenant.as_deref(),
+        }
+    }
+
+    fn routing_key(self) -> Option<&'s str> {
+        match self {
+            Seen::Event(e) => Some(&e.routing_key),
+            Seen::Glimpse(_) => None,
+        }
+    }
+}
+
 fn read<'a>(
     rules: &'a Rules,
     scanner: &'a mut Scanner,
     body: &'a [u8],
     transport: Transport<'a>,
-    now: Micros,
-) -> Result<Event<'a>, Defect> {
-    let _ = now;
+) -> Result<Event<'a>, (Defect, Glimpse)> {
+    let blind = |defect| (defect, Glimpse::default());
     if body.len() > rules.max_body {
         let detail = format!("{} bytes; limits.max_body is {}", body.len(), rules.max_body);
-        return Err(Defect::new(Reason::TooLarge, detail));
+        return Err(blind(Defect::new(Reason::TooLarge, detail)));
     }
-    let document = scanner.scan(body, rules.limits)?;
+    let document = scanner.scan(body, rules.limits).map_err(blind)?;
     let time_field = |event_type: &str| rules.catalog.get(event_type).and_then(EventType::time_field);
-    Event::decode(body, document.root(), transport, time_field)
+    let root = document.root();
+    Event::decode(body, root, transport, time_field).map_err(|defect| (defect, Glimpse::of(root, transport)))
 }
 
 /// Counts the violations of the catalog and returns them as texts.

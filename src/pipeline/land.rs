@@ -10,12 +10,14 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::Rule;
 use super::budget::Charge;
 use super::look::{self, Files};
 use super::writer::Registry;
 use crate::batch::encode::{Claims, Footer, Rolled, encode};
 use crate::batch::identities::IdentitySet;
 use crate::batch::rows::Rows;
+use crate::clock::Clock;
 use crate::error::Result;
 use crate::layout::partition::Partition;
 use crate::layout::row::IdentityKey;
@@ -67,6 +69,10 @@ pub struct Shore {
     pub puts: Semaphore,
     /// The process's key of identities.
     pub key: IdentityKey,
+    /// Where names of fences come from.
+    pub clock: Clock,
+    /// A rule that is not kept, in simulations.
+    pub without: Option<Rule>,
     /// Set when landings shall end without an outcome.
     pub abandon: CancellationToken,
 }
@@ -101,6 +107,8 @@ pub struct Landed {
     pub landing: Landing,
     /// Rows that some file of the partition held before.
     pub present: Rows,
+    /// What fences claim that stood at our names before the look; they bind every other batch of the partition.
+    pub passed: Vec<Claims>,
     /// The end.
     pub end: End,
 }
@@ -110,7 +118,7 @@ pub struct Landed {
 pub enum End {
     /// The rows are stored: in a file of so many bytes, or none if there was nothing left to store.
     Stored(Option<u64>),
-    /// A fence stood at our name; nothing was stored.
+    /// A fence stood at our name, or the registration is gone (claims all); nothing was stored.
     Fenced(Claims),
     /// The program ends and the outcome is not known.
     Abandoned,
@@ -140,13 +148,18 @@ impl Pause {
 impl Shore {
     /// Lands a batch.
     pub async fn land(self: Arc<Self>, mut landing: Landing) -> Landed {
-        let mut present = Rows::default();
+        let (mut present, mut passed) = (Rows::default(), Vec::new());
         let work = async {
             if landing.look {
                 let found = self.look(&landing).await;
-                present = split(&mut landing.rows, &found);
+                present = split(&mut landing.rows, &found.present);
                 landing.look = false;
                 landing.encoded = None;
+                landing.seq = found.seq;
+                passed = found.passed;
+                if passed.contains(&Claims::All) {
+                    return End::Fenced(Claims::All);
+                }
             }
             if landing.rows.is_empty() {
                 return End::Stored(None);
@@ -157,13 +170,14 @@ impl Shore {
             }
         };
         let end = tokio::select! {
+            biased;
             end = work => end,
             () = self.abandon.cancelled() => End::Abandoned,
         };
-        Landed { landing, present, end }
+        Landed { landing, present, passed, end }
     }
 
-    async fn look(&self, landing: &Landing) -> IdentitySet {
+    async fn look(&self, landing: &Landing) -> look::Found {
         let mut pause = Pause::default();
         loop {
             match look::fence_and_look(self, landing).await {
@@ -217,6 +231,7 @@ impl Shore {
                 Ok(None) => {}
                 Err(e) => {
                     tracing::warn!(error = %e, hint = e.way_out(), "cannot put; trying again");
+                    landing.seq += u32::from(self.without == Some(Rule::OwnName));
                     pause.wait().await;
                 }
             }
@@ -229,7 +244,9 @@ impl Shore {
         let stored = || Some(End::Stored(Some(bytes.len() as u64)));
         let put = {
             let _permit = self.puts.acquire().await;
-            self.registry.before_put().await?;
+            if !self.registry.before_put().await? {
+                return Ok(Some(End::Fenced(Claims::All)));
+            }
             self.store.create(&path, bytes.clone()).await?
         };
         if put == Put::Created {
@@ -271,6 +288,7 @@ fn footer(layout: &Layout, landing: &Landing) -> Footer {
     Footer {
         layout: layout.name.clone(),
         layout_version: layout.version,
+        rules: Some(layout.rules()),
         batch: landing.batch.clone(),
         rolled: Some(landing.rolled),
         rows: landing.rows.len() as u64,

@@ -66,24 +66,22 @@ impl Lane {
         self.claims.retain(|(_, newest)| *newest >= oldest_alive);
     }
 
-    /// Takes every row that `claims` names out of every batch, open or sealed.
-    pub fn take_claimed(&mut self, layout: &Layout, claims: &Claims) -> Rows {
-        let mut taken = Rows::default();
+    /// Moves every row that `claims` names, of every batch, open or sealed, to `taken`.
+    pub fn take_claimed(&mut self, layout: &Layout, claims: &Claims, taken: &mut Rows) {
         for open in [&mut self.fresh, &mut self.flagged] {
             if let Some(batch) = open {
-                take(&mut batch.rows, layout, claims, &mut taken);
+                take(&mut batch.rows, layout, claims, taken);
                 if batch.rows.is_empty() {
                     *open = None;
                 }
             }
         }
         for landing in &mut self.queue {
-            if take(&mut landing.rows, layout, claims, &mut taken) {
+            if take(&mut landing.rows, layout, claims, taken) {
                 landing.encoded = None;
             }
         }
         self.queue.retain(|l| !l.rows.is_empty());
-        taken
     }
 
     /// The batch that rows of this kind go to, opened if it is not there.

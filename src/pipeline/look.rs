@@ -1,6 +1,6 @@
 //! Fence, look: what redelivered rows cost (rule 4 of the delivery protocol).
 //!
-//! Order is everything: first the writers are listed, then the partition, then every other writer is fenced, and only
+//! Order is everything: first our own next name is looked at, then the writers are listed, then the partition, then every other writer is fenced, and only
 //! then is it looked who has the rows. Whoever was quicker than our fence is found at the fence's name, and read.
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,7 +15,9 @@ use parquet::bloom_filter::Sbbf;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 
+use super::Rule;
 use super::land::{Landing, Shore};
+use super::writer::Other;
 use crate::batch::encode::{Claims, Footer, encode};
 use crate::batch::identities::IdentitySet;
 use crate::batch::rows::Rows;
@@ -52,12 +54,25 @@ impl Files {
     }
 }
 
+/// What a look has found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Rows of the landing that some file of the partition holds.
+    pub present: IdentitySet,
+    /// What fences claim that stood at our own names before we looked. They bind every other batch, but not the one
+    /// that looked: who made them has put its rows already, which the look has seen, or will find our own fence.
+    pub passed: Vec<Claims>,
+    /// Our next name that may be free.
+    pub seq: u32,
+}
+
 /// Fences every other writer out of the landing's partition, and returns which of its rows some file there holds.
 ///
 /// # Errors
 /// The store's; everything may be tried again.
-pub async fn fence_and_look(shore: &Shore, landing: &Landing) -> Result<IdentitySet> {
+pub async fn fence_and_look(shore: &Shore, landing: &Landing) -> Result<Found> {
     let layout = Arc::clone(shore.layouts.get(landing.partition.layout));
+    let mut found = pass_fences(shore, landing).await?;
     let others = shore.registry.others(&layout.name).await?;
     let folder = shore.store.path(&format!("{}/{}", layout.name, landing.partition.path(&layout)))?;
     let mut files: Vec<Path> = Vec::new();
@@ -77,15 +92,84 @@ pub async fn fence_and_look(shore: &Shore, landing: &Landing) -> Result<Identity
             files.push(meta.location);
         }
     }
-    let claims = landing.rows.claims(&layout);
+    if let Some(rule) = shore.without {
+        found.present = carelessly(rule, shore, landing, &layout, others, files, &last).await?;
+        return Ok(found);
+    }
+    fence_all(shore, landing, &layout, others, &last, &mut files).await?;
+    found.present = look_into_all(shore, landing, &layout, files).await?;
+    Ok(found)
+}
+
+/// Reads what stands at our own names though we have not put it. Met one by one, each would send the landing's rows back
+/// to the queue; with three writers that makes more fences than are met, and nobody would ever land them.
+///
+/// Must come before the writers are listed: who has made a fence that we pass must be among those that we fence.
+async fn pass_fences(shore: &Shore, landing: &Landing) -> Result<Found> {
+    let mut found = Found { seq: landing.seq, ..Found::default() };
+    loop {
+        let path = shore.file_path(&landing.partition, shore.registry.writer(), found.seq)?;
+        let Some(footer) = read_footer(&shore.store, &path).await? else { return Ok(found) };
+        found.passed.extend(footer.fence);
+        found.seq += 1;
+    }
+}
+
+/// What [`fence_and_look`] does where a simulation wants it without one of its rules.
+async fn carelessly(
+    rule: Rule,
+    shore: &Shore,
+    landing: &Landing,
+    layout: &Arc<Layout>,
+    mut others: Vec<Other>,
+    mut files: Vec<Path>,
+    last: &BTreeMap<String, u32>,
+) -> Result<IdentitySet> {
+    match rule {
+        Rule::Fences => others.clear(),
+        Rule::Register => {
+            let there = last.keys().filter(|w| *w != shore.registry.writer());
+            others = there.map(|w| Other { writer: w.clone(), silent: false }).collect();
+        }
+        Rule::Lookup => files.clear(),
+        Rule::Order => {
+            let present = look_into_all(shore, landing, layout, files).await?;
+            fence_all(shore, landing, layout, others, last, &mut Vec::new()).await?;
+            return Ok(present);
+        }
+        Rule::OwnName | Rule::AllBatches | Rule::Remember => {}
+    }
+    fence_all(shore, landing, layout, others, last, &mut files).await?;
+    look_into_all(shore, landing, layout, files).await
+}
+
+/// Fences the other writers; `last` is their highest sequence numbers, as far as they have files.
+async fn fence_all(
+    shore: &Shore,
+    landing: &Landing,
+    layout: &Arc<Layout>,
+    others: Vec<Other>,
+    last: &BTreeMap<String, u32>,
+    files: &mut Vec<Path>,
+) -> Result<()> {
+    let claims = landing.rows.claims(layout);
     for other in others {
         let next = last.get(&other.writer).map(|s| s + 1);
         let claims = if other.silent { Claims::All } else { Claims::Some(claims.clone()) };
-        fence(shore, landing, &layout, &other.writer, next, claims, &mut files).await?;
+        fence(shore, landing, layout, &other.writer, next, claims, files).await?;
     }
+    Ok(())
+}
+
+async fn look_into_all(
+    shore: &Shore,
+    landing: &Landing,
+    layout: &Arc<Layout>,
+    files: Vec<Path>,
+) -> Result<IdentitySet> {
     let mut present = IdentitySet::default();
     for path in files {
-        look_into(shore, landing, &layout, &path, &mut present).await?;
+        look_into(shore, landing, layout, &path, &mut present).await?;
     }
     Ok(present)
 }
@@ -109,7 +193,8 @@ async fn fence(
     let footer = Footer {
         layout: layout.name.clone(),
         layout_version: layout.version,
-        batch: format!("fence-{}", crate::clock::fresh_id()),
+        rules: Some(layout.rules()),
+        batch: format!("fence-{}", shore.clock.fresh_id()),
         rolled: None,
         rows: 0,
         span: None,
@@ -153,6 +238,7 @@ pub async fn read_footer(store: &Store, path: &Path) -> Result<Option<Footer>> {
         Footer::read(&m.metadata).unwrap_or_else(|| Footer {
             layout: String::new(),
             layout_version: 0,
+            rules: None,
             batch: String::new(),
             rolled: None,
             rows: m.metadata.file_metadata().num_rows().unsigned_abs(),

@@ -87,6 +87,29 @@ pub struct Settings {
     pub always_look: bool,
     /// True where a delivery that is given back comes again; false for files.
     pub redelivers: bool,
+    /// A rule of the delivery protocol that is not kept, for simulations that show why it is there.
+    #[doc(hidden)]
+    pub without: Option<Rule>,
+}
+
+/// Rules of the delivery protocol that a simulation can switch off, to see that they are missed.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// Other writers are fenced (rule 4).
+    Fences,
+    /// Files of the partition are looked into (rule 4).
+    Lookup,
+    /// Whom to fence is read off the registrations, not off the files that are there (rule 1).
+    Register,
+    /// A try that failed is repeated under its own name (rule 2).
+    OwnName,
+    /// The fences come before the look (rule 4).
+    Order,
+    /// A fence takes its rows out of every batch of the partition (rule 5).
+    AllBatches,
+    /// What a fence claimed is remembered (rule 5).
+    Remember,
 }
 
 /// What the outside sees of the loop, for health and progress.
@@ -217,6 +240,7 @@ pub struct Pipeline {
     control: mpsc::Receiver<Control>,
     view: watch::Sender<View>,
     budget: Budget,
+    channels: Arc<AtomicU32>,
 }
 
 impl Pipeline {
@@ -226,6 +250,7 @@ impl Pipeline {
         let (control_in, control) = mpsc::channel(4);
         let (view, view_out) = watch::channel(View::default());
         let budget = Budget::new(parts.memory);
+        let channels: Arc<AtomicU32> = Arc::default();
         let port = Port {
             inputs: inputs_in,
             control: control_in,
@@ -233,10 +258,10 @@ impl Pipeline {
             budget: budget.clone(),
             cpu: parts.cpu.clone(),
             clock: parts.clock.clone(),
-            channels: Arc::default(),
+            channels: Arc::clone(&channels),
         };
         let settings = Arc::new(parts.settings.clone());
-        (Pipeline { parts, settings, inputs, control, view, budget }, port)
+        (Pipeline { parts, settings, inputs, control, view, budget, channels }, port)
     }
 
     /// A chain, if anything here is archived and there is a key to sign with.
@@ -270,6 +295,8 @@ impl Pipeline {
             cpu: parts.cpu.clone(),
             puts: tokio::sync::Semaphore::new(self.settings.puts),
             key: parts.key,
+            clock: parts.clock.clone(),
+            without: self.settings.without,
             abandon,
         }))
     }
@@ -279,7 +306,7 @@ impl Pipeline {
     /// # Errors
     /// The store's, when the writer cannot be registered.
     pub async fn run(self) -> Result<Summary> {
-        let writer = writer::fresh_writer(&self.settings.writer_name, &crate::clock::fresh_id());
+        let writer = writer::fresh_writer(&self.settings.writer_name, &self.parts.clock.fresh_id());
         let abandon = CancellationToken::new();
         let shore = self.shore(writer.clone(), abandon.clone()).await?;
         tracing::info!(writer, store = %self.parts.store.shown(), "writer registered");
@@ -289,6 +316,7 @@ impl Pipeline {
             Arc::clone(&self.settings),
             self.budget.clone(),
             writer,
+            Arc::clone(&self.channels),
         );
         let jobs = JoinSet::new();
         let stopping = None;
@@ -319,6 +347,8 @@ enum Done {
     Refreshed(bool),
     Digest(crate::archive::Outcome),
     Surveyed(Option<crate::archive::Survey>),
+    /// The registration was removed while we slept.
+    Gone,
 }
 
 struct Loop {
@@ -418,7 +448,7 @@ impl Loop {
                 self.state.seal_all(rolled);
                 self.flushing = true;
             }
-            Input::Block(block) => self.state.absorb(block),
+            Input::Block(block) => self.state.absorb(*block),
             Input::Ended(channel) => self.state.ended(channel),
             Input::Closed(channel) => self.state.closed(channel),
             Input::Prefetch(channel, prefetch) => self.state.prefetch(channel, prefetch),
@@ -466,6 +496,7 @@ impl Loop {
                 }
             }
             Ok(Done::Refreshed(answers)) => self.answers = answers,
+            Ok(Done::Gone) => self.state.fenced = true,
             Err(e) => return Err(Error::bug("a task of the pipeline died").source(e)),
         }
         Ok(())
@@ -474,11 +505,14 @@ impl Loop {
     fn refresh(&mut self) {
         let shore = Arc::clone(&self.shore);
         self.jobs.spawn(async move {
-            let refreshed = shore.registry.refresh().await;
-            if let Err(e) = &refreshed {
-                tracing::warn!(error = %e, "cannot refresh the registration");
+            match shore.registry.keep().await {
+                Ok(true) => Done::Refreshed(true),
+                Ok(false) => Done::Gone,
+                Err(e) => {
+                    tracing::warn!(error = %e, "cannot refresh the registration");
+                    Done::Refreshed(false)
+                }
             }
-            Done::Refreshed(refreshed.is_ok())
         });
     }
 
@@ -554,10 +588,23 @@ impl Loop {
             self.state.take_ready();
         }
         self.waiting.clear();
-        self.shore.registry.unregister().await?;
-        let writer = writer::fresh_writer(&self.pipeline.settings.writer_name, &crate::clock::fresh_id());
+        let mut pause = land::Pause::default();
+        while let Err(e) = self.shore.registry.unregister().await {
+            tracing::warn!(error = %e, "cannot remove the old registration; trying again");
+            pause.wait().await;
+        }
+        let id = self.pipeline.parts.clock.fresh_id();
+        let writer = writer::fresh_writer(&self.pipeline.settings.writer_name, &id);
         self.abandon = CancellationToken::new();
-        self.shore = self.pipeline.shore(writer.clone(), self.abandon.clone()).await?;
+        self.shore = loop {
+            match self.pipeline.shore(writer.clone(), self.abandon.clone()).await {
+                Ok(shore) => break shore,
+                Err(e) => {
+                    tracing::warn!(error = %e, hint = e.way_out(), "cannot register anew; trying again");
+                    pause.wait().await;
+                }
+            }
+        };
         self.state.start_anew(writer);
         Ok(())
     }

@@ -16,7 +16,7 @@ pub enum Input {
     /// A channel begins; nothing was delivered through it yet.
     Opened(Opened),
     /// Deliveries, decoded.
-    Block(Block),
+    Block(Box<Block>),
     /// Close every open batch: nothing more is to be expected for now.
     Flush(Rolled),
     /// Nothing more will come through a channel; its receipts are good.

@@ -66,6 +66,7 @@ impl Shelf {
     /// Puts a blob until the outcome is known, or until the program ends.
     pub async fn put(self, blob: Blob, abandon: CancellationToken) -> Shelved {
         tokio::select! {
+            biased;
             stored = self.until_known(&blob.draft) => Shelved::Stored(Box::new(stored)),
             () = abandon.cancelled() => Shelved::Abandoned(blob.draft.layout),
         }

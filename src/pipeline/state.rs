@@ -3,8 +3,9 @@
 //! The invariant of the whole program lives here: a receipt is settled only when everything that its delivery became is
 //! stored, and a row is on its way at most once.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -14,7 +15,7 @@ use super::delivery::{BlobDraft, Block, Counts, RowHead};
 use super::land::{End, Landed, Landing};
 use super::lanes::{Lane, LaneId, Lanes};
 use super::port::{Close, Command, Opened};
-use super::{Limits, Settings, Summary};
+use super::{Limits, Rule, Settings, Summary};
 use crate::batch::encode::{Claims, Rolled};
 use crate::batch::identities::{Identities, Known};
 use crate::batch::receipts::{ChannelId, Ledger, Receipt, Settle};
@@ -65,7 +66,12 @@ pub struct State {
     in_flight: HashMap<u16, usize>,
     landing_bytes: usize,
     batches: u64,
-    newest_channel: ChannelId,
+    /// The newest channel that a source has; its beginning may still wait in the inbox, deliveries behind it.
+    newest_channel: Arc<AtomicU32>,
+    /// Every channel up to this one is gone; and the later ones that are.
+    gone: (ChannelId, BTreeSet<ChannelId>),
+    /// What comes through channels up to this one is left to the broker: they were opened by a writer that was closed.
+    given_up: ChannelId,
     touched: Vec<ChannelId>,
     /// Encoded bytes per byte of rows, as last seen, by layout.
     ratios: HashMap<u16, f64>,
@@ -80,7 +86,13 @@ const PRESSURE: (usize, usize) = (3, 4);
 
 impl State {
     /// An empty state of a writer.
-    pub fn new(layouts: Arc<Layouts>, settings: Arc<Settings>, budget: Budget, writer: String) -> Self {
+    pub fn new(
+        layouts: Arc<Layouts>,
+        settings: Arc<Settings>,
+        budget: Budget,
+        writer: String,
+        newest_channel: Arc<AtomicU32>,
+    ) -> Self {
         State {
             identities: layouts.all().iter().map(|_| Identities::default()).collect(),
             layouts,
@@ -94,7 +106,9 @@ impl State {
             in_flight: HashMap::new(),
             landing_bytes: 0,
             batches: 0,
-            newest_channel: 0,
+            newest_channel,
+            gone: (0, BTreeSet::new()),
+            given_up: 0,
             touched: Vec::new(),
             ratios: HashMap::new(),
             fenced: false,
@@ -104,8 +118,7 @@ impl State {
 
     /// A channel begins.
     pub fn opened(&mut self, o: Opened) {
-        self.newest_channel = self.newest_channel.max(o.channel);
-        let channel = Channel {
+        let mut channel = Channel {
             consumer: o.consumer,
             prefetch: o.prefetch,
             commands: o.commands,
@@ -114,6 +127,10 @@ impl State {
             ended: false,
             closing: false,
         };
+        if o.channel <= self.given_up {
+            channel.closing = true;
+            send(&channel, Command::Close(Close::Fenced));
+        }
         self.channels.insert(o.channel, channel);
     }
 
@@ -134,15 +151,24 @@ impl State {
     /// A channel is gone. Its rows stay: they may land, and whoever gets them again looks first.
     pub fn closed(&mut self, channel: ChannelId) {
         self.channels.remove(&channel);
-        let oldest = self.channels.keys().next().copied().unwrap_or(ChannelId::MAX);
+        let (up_to, later) = &mut self.gone;
+        later.insert(channel);
+        while later.remove(&(*up_to + 1)) {
+            *up_to += 1;
+        }
+        let oldest_alive = *up_to + 1;
         for lane in self.lanes.iter_mut() {
-            lane.forget_claims(oldest);
+            lane.forget_claims(oldest_alive);
         }
     }
 
     /// Takes in what a source decoded.
     pub fn absorb(&mut self, block: Block) {
         let Block { channel, received_at, bytes, rows, blobs, tags, counts, charge } = block;
+        if channel <= self.given_up {
+            // A fence may have claimed them; whoever gets them again looks first.
+            return;
+        }
         self.summary.count(&counts);
         report(
             &counts,
@@ -259,10 +285,10 @@ impl State {
 
     /// A landing has ended.
     pub fn landed(&mut self, landed: Landed) {
-        let Landed { landing, present, end } = landed;
+        let Landed { landing, present, passed, end } = landed;
         let layout = landing.partition.layout;
         if let Some(n) = self.in_flight.get_mut(&layout) {
-            *n -= 1;
+            *n = n.saturating_sub(1);
         }
         let id = self.lanes.id(&landing.partition);
         let lane = self.lanes.lane(id);
@@ -270,6 +296,9 @@ impl State {
         lane.busy = false;
         self.summary.already_stored += present.len() as u64;
         self.stored(layout, &present);
+        for claims in passed.into_iter().filter(|c| *c != Claims::All) {
+            self.claimed(id, claims, Rows::default());
+        }
         match end {
             End::Stored(size) => {
                 self.landing_bytes -= landing.weight;
@@ -292,25 +321,35 @@ impl State {
     }
 
     fn met_fence(&mut self, id: LaneId, mut landing: Landing, claims: Claims) {
-        self.summary.fences_met += 1;
-        let newest = self.newest_channel;
-        let layout = Arc::clone(self.layouts.get(landing.partition.layout));
-        let lane = self.lanes.lane(id);
-        let mut claimed = lane.take_claimed(&layout, &claims);
-        if super::lanes::take(&mut landing.rows, &layout, &claims, &mut claimed) {
+        let layout = landing.partition.layout;
+        let mut claimed = Rows::default();
+        if super::lanes::take(&mut landing.rows, self.layouts.get(layout), &claims, &mut claimed) {
             landing.encoded = None;
         }
-        lane.remember(claims, newest);
-        let index = landing.partition.layout;
         if landing.rows.is_empty() {
             self.landing_bytes -= landing.weight;
         } else {
-            lane.queue.push_front(landing);
+            self.lanes.lane(id).queue.push_front(landing);
+        }
+        self.claimed(id, claims, claimed);
+    }
+
+    /// A fence claims rows: those of every batch of its partition are given up, and it is remembered (rule 5).
+    fn claimed(&mut self, id: LaneId, claims: Claims, mut rows: Rows) {
+        self.summary.fences_met += 1;
+        let index = self.lanes.get(id).0.layout;
+        let layout = Arc::clone(self.layouts.get(index));
+        let lane = self.lanes.lane(id);
+        if self.settings.without != Some(Rule::AllBatches) {
+            lane.take_claimed(&layout, &claims, &mut rows);
+        }
+        if self.settings.without != Some(Rule::Remember) {
+            lane.remember(claims, self.newest_channel.load(Ordering::Relaxed));
         }
         if self.settings.redelivers {
-            self.give_back(index, &claimed);
+            self.give_back(index, &rows);
         } else {
-            self.look_again(id, &claimed);
+            self.look_again(id, &rows);
         }
     }
 
@@ -369,7 +408,7 @@ impl State {
     pub fn blob_stored(&mut self, token: Token) {
         let Token { layout, identity, bytes, time } = token;
         if let Some(n) = self.in_flight.get_mut(&layout) {
-            *n -= 1;
+            *n = n.saturating_sub(1);
         }
         self.summary.blob(&self.layouts.get(layout).name, bytes, time);
         let mut receipts = Vec::new();
@@ -380,7 +419,7 @@ impl State {
     /// A blob's outcome will never be known.
     pub fn blob_abandoned(&mut self, layout: u16) {
         if let Some(n) = self.in_flight.get_mut(&layout) {
-            *n -= 1;
+            *n = n.saturating_sub(1);
         }
     }
 
@@ -469,7 +508,7 @@ impl State {
                 let fresh = lane.fresh.as_ref().map(|o| (o.held(), id, false));
                 fresh.into_iter().chain(lane.flagged.as_ref().map(|o| (o.held(), id, true)))
             });
-            let Some((_, id, flagged)) = open.max_by_key(|(size, ..)| *size) else { return };
+            let Some((_, id, flagged)) = open.max() else { return };
             self.seal(id, flagged, if flagged { Rolled::Redelivered } else { Rolled::Memory });
         }
     }
@@ -502,9 +541,11 @@ impl State {
     pub fn start_anew(&mut self, writer: String) {
         self.writer = writer;
         self.fenced = false;
+        self.given_up = self.newest_channel.load(Ordering::Relaxed);
         self.lanes = Lanes::default();
         self.ready.clear();
         self.landing_bytes = 0;
+        self.in_flight.clear();
         self.blobs.clear();
         self.identities = self.layouts.all().iter().map(|_| Identities::default()).collect();
     }

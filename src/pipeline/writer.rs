@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Micros};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::event::time::format_micros;
 use crate::store::Store;
 
@@ -133,19 +133,30 @@ impl Registry {
         Ok(())
     }
 
-    /// Makes sure that nobody has removed us while we slept.
+    /// Makes sure that nobody has removed us while we slept; false: somebody has, and this writer must start anew as
+    /// another.
     ///
     /// # Errors
-    /// `Failed` if the registration is gone: this writer must start anew as another. Or the store's.
-    pub async fn before_put(&self) -> Result<()> {
-        if self.lock().last.elapsed() <= STALE {
-            return Ok(());
+    /// The store's.
+    pub async fn before_put(&self) -> Result<bool> {
+        if self.lock().last.elapsed() <= STALE { Ok(true) } else { self.keep().await }
+    }
+
+    /// Refreshes the registration, unless it was removed while we slept: then it must not come back, and the answer is
+    /// false.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn keep(&self) -> Result<bool> {
+        let slept = self.lock().last.elapsed() > STALE;
+        if slept && self.store.head(&self.path(self.writer())?).await?.is_none() {
+            tracing::warn!(
+                writer = self.writer(),
+                "the registration is gone: did this process sleep for a month?"
+            );
+            return Ok(false);
         }
-        if self.store.head(&self.path(self.writer())?).await?.is_none() {
-            let what = format!("the registration of writer {} is gone", self.writer());
-            return Err(Error::new(Kind::Failed, what).hint("it slept for more than 30 days; restart it"));
-        }
-        self.refresh().await
+        self.refresh().await.map(|()| true)
     }
 
     /// Removes the registration; every put under it has an outcome.

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use arrow::array::ArrayRef;
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
@@ -187,8 +190,14 @@ fn read(file: &Path) -> Vec<Row> {
     for batch in reader {
         let batch = batch.expect("a batch");
         let options = FormatOptions::default().with_null("null");
-        let columns: Vec<_> = batch
-            .columns()
+        let plain = |c: &ArrayRef| match c.data_type() {
+            DataType::Timestamp(unit, Some(_)) => {
+                cast(c, &DataType::Timestamp(*unit, None)).expect("a time without its zone")
+            }
+            _ => c.clone(),
+        };
+        let plain: Vec<ArrayRef> = batch.columns().iter().map(plain).collect();
+        let columns: Vec<_> = plain
             .iter()
             .map(|c| ArrayFormatter::try_new(c, &options).expect("a column that prints"))
             .collect();

@@ -28,7 +28,7 @@ pub(super) fn test(setup: &Setup, file: &str, json: bool) -> Result<()> {
     let mut tally = Tally::default();
     for input in expand(&[file.to_owned()])? {
         let mut reader = LineReader::open(&input, Arc::default())?;
-        while let Some(block) = reader.next()? {
+        while let Some(block) = reader.next_block()? {
             for (line, body) in lines(&block) {
                 let verdict = trial.of(&body, None, Clock::System.now());
                 tally.add(&verdict);

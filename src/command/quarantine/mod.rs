@@ -26,7 +26,8 @@ use crate::units::format_count;
 /// One body in the quarantine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
-    /// Why it is there: the entries that differ in reason, consumer, layout or routing key, oldest file first.
+    /// Why it is there: the entries that differ in reason, consumer, layout, routing key or id, in the order of the
+    /// files' names.
     pub entries: Vec<Entry>,
     /// How often it stands there.
     pub times: u64,
@@ -92,8 +93,8 @@ pub async fn held(store: &Store, filter: &QuarantineFilter) -> Result<Vec<Held>>
 impl Held {
     fn add(&mut self, entry: Entry) {
         let same = |e: &Entry| {
-            (&e.reason, &e.consumer, &e.layout, &e.routing_key)
-                == (&entry.reason, &entry.consumer, &entry.layout, &entry.routing_key)
+            (&e.reason, &e.consumer, &e.layout, &e.routing_key, &e.event_id)
+                == (&entry.reason, &entry.consumer, &entry.layout, &entry.routing_key, &entry.event_id)
         };
         self.times += 1;
         if !self.entries.iter().any(same) {

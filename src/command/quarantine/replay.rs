@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 
 use super::wait::Waiting;
@@ -26,6 +27,9 @@ use crate::pipeline::delivery::{Block, Bundle, Delivery, Properties};
 use crate::pipeline::{Budget, ConsumerSettings, Cpu, Pipeline, Port, Summary};
 use crate::store::Store;
 use crate::units::{format_bytes, format_count};
+
+/// Marks that are put at a time.
+const MARKS: usize = 32;
 
 /// What a replay did, or would do.
 #[derive(Debug, Clone, Default)]
@@ -162,12 +166,15 @@ impl Replay<'_> {
         tried.refused.is_none()
     }
 
+    /// Marks bodies of which everything is stored, several at a time: a mark is a round trip each.
     async fn mark(&mut self, stored: Vec<(String, Vec<String>)>) -> Result<()> {
-        for (sha256, datasets) in stored {
+        let lake = self.lake;
+        let marks = stream::iter(stored).map(|(sha256, datasets)| async move {
             let at = format_micros(crate::clock::Clock::System.now());
-            mark(self.lake, &sha256, &datasets, &at).await?;
-            self.outcome.landed += 1;
-        }
+            mark(lake, &sha256, &datasets, &at).await
+        });
+        let marked: Vec<_> = marks.buffer_unordered(MARKS).try_collect().await?;
+        self.outcome.landed += marked.len() as u64;
         Ok(())
     }
 
@@ -177,7 +184,7 @@ impl Replay<'_> {
         let mut tried = Tried { blocks: Vec::new(), datasets: BTreeSet::new(), refused: None };
         let mut seen = BTreeSet::new();
         for entry in &held.entries {
-            if !seen.insert((&entry.consumer, &entry.layout, &entry.routing_key)) {
+            if !seen.insert((&entry.consumer, &entry.layout, &entry.routing_key, &entry.event_id)) {
                 continue;
             }
             let budget = waiting.map_or_else(|| Budget::new(usize::MAX), |w| w.budget().clone());

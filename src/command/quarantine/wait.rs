@@ -96,7 +96,7 @@ impl<'p> Waiting<'p> {
         block.tags = vec![(self.tag, u32::try_from(rows).unwrap_or(u32::MAX))];
         block.rows.iter_mut().for_each(|row| row.tag = self.tag);
         block.blobs.iter_mut().for_each(|blob| blob.tag = self.tag);
-        self.input(Input::Block(block)).await
+        self.input(Input::Block(Box::new(block))).await
     }
 
     /// Waits until everything is stored; returns the bodies that were not returned before.

@@ -200,7 +200,7 @@ impl<'f> Flow<'f> {
                     return Some(End::Lost(Error::bug("a decoder died")));
                 };
                 self.decoder = Some(decoder);
-                self.outbox.push_back(Input::Block(block));
+                self.outbox.push_back(Input::Block(Box::new(block)));
                 None
             }
             Event::Opened(opened) => {
@@ -242,9 +242,10 @@ impl<'f> Flow<'f> {
     }
 
     fn received(&mut self, from: usize, message: Option<lapin::Result<Delivery>>) -> Option<End> {
-        let (mut from, mut message) = (from, message);
         let now = self.feed.port.clock().now();
-        for _ in 0..ROW {
+        let mut next = Some((from, message));
+        let mut taken = 0;
+        while let Some((from, message)) = next {
             match message {
                 Some(Ok(delivery)) => self.take_in(delivery, now),
                 Some(Err(e)) => return Some(End::Lost(lost(e))),
@@ -257,10 +258,9 @@ impl<'f> Flow<'f> {
                     return Some(End::Lost(Error::unreachable(what)));
                 }
             }
-            match receive(&mut self.consumers).now_or_never() {
-                Some(next) => (from, message) = next,
-                None => break,
-            }
+            taken += 1;
+            // What was fetched is ours: nothing is fetched that is not looked at.
+            next = if taken < ROW { receive(&mut self.consumers).now_or_never() } else { None };
         }
         let budget = self.feed.port.budget();
         let short = budget.undecoded() > budget.limit() / 4;

@@ -13,6 +13,7 @@ use lapin::{Connection, ConnectionProperties, ErrorKind, Event};
 use super::Topology;
 use crate::config::RabbitMq;
 use crate::error::{Error, Result};
+use crate::units::format_duration;
 
 /// A silent link is given up after twice so many seconds, unless the URL says otherwise.
 const HEARTBEAT: u16 = 20;
@@ -91,11 +92,7 @@ impl Address {
         let connection = match tokio::time::timeout(self.timeout, connecting).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(e)) => return Err(self.refused(e)),
-            Err(_) => {
-                return Err(self
-                    .unreachable()
-                    .hint("is a firewall in between? rabbitmq.connect_timeout says how long to wait"));
-            }
+            Err(_) => return Err(self.silent()),
         };
         tokio::spawn(report(connection.events_listener(), name.to_owned()));
         Ok(connection)
@@ -110,8 +107,8 @@ impl Address {
         let asked = tokio::time::timeout(self.timeout, self.introduction()).await;
         let frame = match asked {
             Ok(Ok(frame)) => frame,
-            Ok(Err(e)) => return Err(self.unreachable().source(e)),
-            Err(_) => return Err(self.unreachable()),
+            Ok(Err(e)) => return Err(self.refused(e.into())),
+            Err(_) => return Err(self.silent()),
         };
         version_in(&frame).ok_or_else(|| {
             Error::unreachable(format!("{} does not introduce itself as a RabbitMQ", self.shown))
@@ -138,6 +135,13 @@ impl Address {
     /// The broker for people.
     pub fn shown(&self) -> &str {
         &self.shown
+    }
+
+    fn silent(&self) -> Error {
+        let waited = format_duration(self.timeout);
+        self.unreachable()
+            .source(std::io::Error::other(format!("no answer within {waited}")))
+            .hint("is a firewall in between? rabbitmq.connect_timeout says how long to wait")
     }
 
     fn unreachable(&self) -> Error {

@@ -45,6 +45,16 @@ impl Topology {
         self.bind(connection).await
     }
 
+    /// Says what is missing, and declares nothing.
+    ///
+    /// # Errors
+    /// As [`Topology::ensure`].
+    pub async fn verify(&self, connection: &Connection) -> Result<()> {
+        let exchange = self.exchange_is_there(connection).await?;
+        let queue = ready(connection, &self.queue).await?.is_some();
+        self.complain(exchange, queue)
+    }
+
     async fn exchange_is_there(&self, connection: &Connection) -> Result<bool> {
         let channel = connection.create_channel().await.map_err(lost)?;
         let options = ExchangeDeclareOptions { passive: true, durable: true, ..Default::default() };

@@ -76,7 +76,10 @@ pub async fn feed(
     let (commands_in, commands) = mpsc::channel(1024);
     let channel = port.channel();
     let opened = Opened { channel, consumer: 0, prefetch: usize::MAX, commands: commands_in };
-    send(port, Input::Opened(opened)).await?;
+    if send(port, Input::Opened(opened)).await.is_err() {
+        // It was stopped while this input was being looked up.
+        return Ok(Ended::Stopped);
+    }
     let reader = LineReader::open(input, Arc::clone(&meter.read))?;
     let feed = Feed {
         port,
@@ -98,7 +101,11 @@ pub async fn feed(
         cancelled: false,
         ended: false,
     };
-    let ended = feed.run(commands).await;
+    let ended = match feed.run(commands).await {
+        // The loop was stopped, or says itself why it ended.
+        Err(_) if port.inputs().is_closed() => Ok(Ended::Stopped),
+        ended => ended,
+    };
     // Gone: the loop has ended, and with it the channel.
     let _ = port.inputs().send(Input::Closed(channel)).await;
     ended
@@ -136,7 +143,7 @@ struct Feed<'p> {
 
 fn read_next(mut reader: LineReader) -> JoinHandle<(LineReader, Result<Option<Lines>>)> {
     tokio::task::spawn_blocking(move || {
-        let next = reader.next();
+        let next = reader.next_block();
         (reader, next)
     })
 }
@@ -182,7 +189,7 @@ impl Feed<'_> {
                         Option::ok_or_else(done, || Error::bug("decoding has died"))?;
                     self.decoders.push(decoder);
                     self.meter.events.fetch_add(block.counts.deliveries, Ordering::Relaxed);
-                    send(self.port, Input::Block(block)).await?;
+                    send(self.port, Input::Block(Box::new(block))).await?;
                 }
                 read = finished(&mut self.reading), if self.reading.is_some() && take_more => {
                     self.reading = None;

@@ -149,7 +149,7 @@ impl LineReader {
     ///
     /// # Errors
     /// The system's, a damaged archive, or a line of more than 1 GiB.
-    pub fn next(&mut self) -> Result<Option<Lines>> {
+    pub fn next_block(&mut self) -> Result<Option<Lines>> {
         const LONGEST: usize = 1 << 30;
         while !self.ended {
             let from = self.rest.len();
@@ -197,8 +197,8 @@ pub fn lines(block: &Lines) -> impl Iterator<Item = (i64, Bytes)> {
             let (from, line) = (at, number);
             at = end + 1;
             number += 1;
-            let text = bytes[from..end].trim_ascii();
-            if !text.is_empty() {
+            let text = bytes[from..end].strip_suffix(b"\r").unwrap_or(&bytes[from..end]);
+            if !text.trim_ascii().is_empty() {
                 return Some((line, bytes.slice_ref(text)));
             }
         }
@@ -216,7 +216,7 @@ mod tests {
         let input = InputFile::Path(path.to_owned());
         let mut reader = LineReader::open(&input, Arc::default()).expect("opens");
         let mut all = Vec::new();
-        while let Some(block) = reader.next().expect("reads") {
+        while let Some(block) = reader.next_block().expect("reads") {
             all.extend(lines(&block).map(|(n, b)| (n, String::from_utf8(b.to_vec()).expect("text"))));
         }
         all

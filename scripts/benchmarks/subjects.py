@@ -1,0 +1,163 @@
+"""What is measured on files: one function for each subject, from a `Bench` to its figures."""
+
+import json
+import shutil
+from pathlib import Path
+
+from . import stores
+from .measure import Sample, fresh, in_turns, run, size, subject
+from .setting import DATASET, expect_rows, say
+
+
+def backfill(bench):
+    """NDJSON to Parquet by day, against DuckDB's COPY with PARTITION_BY."""
+    for kind, title in (("30d", "30 days in order"), ("1000d", "1,000 days shuffled")):
+        source = bench.risk(kind, bench.events)
+        work = bench.work("backfill")
+        copy = [bench.python, Path(__file__).with_name("duckdb_copy.py"), source]
+
+        def ours():
+            lake = fresh(work / "lakehead")
+            env = {"LAKEHEAD_DATA_LAKE__URL": str(lake)}
+            sample = run([bench.lakehead, "backfill", "--layout", DATASET, source], work, env)
+            return counted(sample, lake / DATASET)
+
+        def duckdb(*options):
+            target = fresh(work / "duckdb")
+            return counted(run([*copy, target, *options], work), target)
+
+        def counted(sample, folder):
+            expect_rows(bench, folder, bench.events)
+            sample.more["output_bytes"], sample.more["files"] = size(folder, ".parquet")
+            return sample
+
+        def decoded():
+            env = {"LAKEHEAD_DATA_LAKE__URL": str(fresh(work / "lakehead"))}
+            return run([bench.lakehead, "backfill", "--dry-run", "--layout", DATASET, source], work, env)
+
+        say(f"backfill of {bench.events:,} events, {title}")
+        peers = {"lakehead": ours, "duckdb": duckdb}
+        if kind == "30d":
+            # DuckDB writes less here: no copy of the time as it was sent. And our floor: one core, nothing written.
+            peers |= {"duckdb, one time column": lambda: duckdb("--narrow"), "lakehead, decoding only": decoded}
+        taken = in_turns(bench.rounds, peers)
+        bench.figures[f"backfill-{kind}"] = subject(
+            f"Backfill of {bench.events:,} risk events, {title}", "events", bench.events, taken, against="duckdb"
+        )
+        shutil.rmtree(work)
+
+
+def long(bench):
+    """Ten times the input, in ten files: how time and memory grow."""
+    work = bench.work("long")
+    sources = [bench.risk("30d", bench.events, seed) for seed in range(1, 11)]
+
+    def ours(sources):
+        env = {"LAKEHEAD_DATA_LAKE__URL": str(fresh(work / "lakehead"))}
+        return run([bench.lakehead, "backfill", "--layout", DATASET, *sources], work, env)
+
+    say(f"backfill of {bench.events:,} events, and of ten times as many")
+    taken = in_turns(bench.rounds, {"ten times": lambda: ours(sources), "once": lambda: ours(sources[:1])})
+    title = f"Backfill of {bench.events:,} risk events, and of ten times as many"
+    bench.figures["long"] = subject(title, "events", None, taken, ours="ten times", against="once")
+    shutil.rmtree(work)
+
+
+def mix(bench):
+    """Every type of the catalog, where the configured consumers would land it: three Parquet datasets and blobs."""
+    source = bench.mix(bench.events // 2)
+    work = bench.work("mix")
+
+    def ours():
+        lake = fresh(work / "lakehead")
+        return run([bench.lakehead, "backfill", source], work, {"LAKEHEAD_DATA_LAKE__URL": str(lake)})
+
+    def decoded():
+        lake = fresh(work / "lakehead")
+        command = [bench.lakehead, "backfill", "--dry-run", source]
+        return run(command, work, {"LAKEHEAD_DATA_LAKE__URL": str(lake)})
+
+    count = bench.events // 2
+    say(f"backfill of {count:,} events of the whole catalog")
+    taken = in_turns(bench.rounds, {"lakehead": ours, "lakehead, decoding only": decoded})
+    for samples in taken.values():
+        for sample in samples:
+            sample.more["per_cpu_s"] = count / (sample.user + sample.sys)
+    title = f"Backfill of {count:,} events of the whole catalog"
+    bench.figures["mix"] = subject(title, "events", count, taken)
+    shutil.rmtree(work)
+
+
+def archive(bench):
+    """One create-only blob for each event, against a bare loop of such puts through the same client."""
+    source = bench.risk("30d", bench.blobs)
+    for kind in bench.stores:
+        work = bench.work("archive")
+        with stores.start(kind, bench.cache, work) as place:
+
+            def ours():
+                command = [bench.lakehead, "backfill", "--layout", "ml_audit", source]
+                return run(command, work, place(fresh(work / "lakehead") if kind == "local" else None))
+
+            def bare():
+                command = [bench.example("blobs"), source, "--count", bench.blobs, "--concurrency", 64]
+                return run(command, work, place(fresh(work / "bare") if kind == "local" else None))
+
+            say(f"{bench.blobs:,} blobs, {kind}")
+            taken = in_turns(bench.rounds, {"lakehead": ours, "bare puts": bare})
+        title = f"Archive of {bench.blobs:,} blobs, {kind}"
+        bench.figures[f"archive-{kind}"] = subject(title, "blobs", bench.blobs, taken, against="bare puts")
+        shutil.rmtree(work)
+
+
+def status(bench):
+    """`lakehead status` on many small files, against DuckDB counting rows in the same files."""
+    work = bench.work("status")
+    lake = work / "lake"
+    env = {"LAKEHEAD_DATA_LAKE__URL": str(lake)}
+    small = bench.risk("30d", 3_000)
+    run([bench.lakehead, "backfill", "--layout", DATASET, small], work, env)
+    made = sorted((lake / DATASET).rglob("*.parquet"))
+    each = bench.files // len(made)
+    say(f"copying {len(made)} files to {each * len(made):,}")
+    for path in made:
+        writer = path.name.rpartition("-")[0]
+        for n in range(1, each):
+            shutil.copyfile(path, path.with_name(f"{writer}-{n:06}.parquet"))
+    count = (
+        "import duckdb, sys; print(duckdb.sql(f\"SELECT count(*) FROM read_parquet('{sys.argv[1]}/**/*.parquet')\"))"
+    )
+    peers = {
+        "lakehead": lambda: run([bench.lakehead, "status", "--json"], work, env),
+        "duckdb": lambda: run([bench.python, "-c", count, lake / DATASET], work),
+    }
+    say(f"status of {each * len(made):,} files")
+    taken = in_turns(bench.rounds, peers)
+    title = f"Status of {each * len(made):,} files"
+    bench.figures["status"] = subject(title, "files", each * len(made), taken, against="duckdb")
+    shutil.rmtree(work)
+
+
+def readers(bench):
+    """Queries of an analyst over our files, against the same rows written by DuckDB's COPY."""
+    source = bench.risk("30d", bench.events)
+    work = bench.work("readers")
+    folders = {"lakehead": work / "lake" / DATASET, "duckdb": work / "duckdb"}
+    env = {"LAKEHEAD_DATA_LAKE__URL": str(work / "lake")}
+    run([bench.lakehead, "backfill", "--layout", DATASET, source], work, env)
+    run([bench.python, Path(__file__).with_name("duckdb_copy.py"), source, folders["duckdb"]], work)
+    say("queries over both")
+    command = [bench.python, Path(__file__).with_name("analyst.py"), max(bench.rounds, 5), *folders.values()]
+    found = json.loads(run(command, work, keep_output=True).stdout)
+    for query, by_folder in found.items():
+        taken = {}
+        for name, folder in folders.items():
+            numbers = by_folder[str(folder)]
+            pairs = zip(numbers["seconds"], numbers["bytes"], strict=True)
+            taken[name] = [Sample(s, 0, 0, 0, {"read_bytes": read}) for s, read in pairs]
+        figures = subject(f"DuckDB query: {query}", "queries", 1, taken, against="duckdb")
+        for numbers in figures["peers"].values():
+            for nothing in ("cpu_s", "user_s", "sys_s", "rss_bytes"):
+                del numbers[nothing]
+        bench.figures[f"query-{query.replace(', ', '-').replace(' ', '-')}"] = figures
+    shutil.rmtree(work)

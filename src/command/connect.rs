@@ -1,0 +1,249 @@
+//! `check --connect`: asks the broker and the stores, by trying.
+//!
+//! Every question is asked, whatever the others were answered; what is wrong becomes a [`Problem`], what was seen a line.
+//! Nothing is left behind but probes that a locked store keeps.
+
+use std::sync::Arc;
+
+use object_store::ObjectMeta;
+use parquet::arrow::parquet_to_arrow_schema;
+
+use super::setup::Setup;
+use crate::batch::encode::Footer;
+use crate::clock::fresh_id;
+use crate::config::{Consumer, Problem};
+use crate::error::{Error, Kind, Result};
+use crate::layout::{Format, Layout};
+use crate::pipeline::look::read_tail;
+use crate::source::amqp::{self, Address};
+use crate::store::{Put, Store};
+
+/// What asking has shown.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// Lines for a person: what was asked, and what the answer was.
+    pub lines: Vec<(String, String)>,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+    /// True if something could not be reached at all.
+    pub unreachable: bool,
+}
+
+impl Answers {
+    fn line(&mut self, asked: impl Into<String>, answer: impl Into<String>) {
+        self.lines.push((asked.into(), answer.into()));
+    }
+
+    fn trouble(&mut self, key: &str, e: &Error) {
+        self.unreachable |= e.kind() == Kind::Unreachable;
+        let problem = Problem::error(None, key, e.to_string());
+        self.problems.push(match e.way_out() {
+            Some(hint) => problem.hint(hint),
+            None => problem,
+        });
+    }
+}
+
+/// Asks the broker, the lake, the archive and the files that are there.
+pub async fn ask(setup: &Setup) -> Answers {
+    let mut answers = Answers::default();
+    broker(setup, &mut answers).await;
+    let lake = reach(setup, "data_lake.url", setup.lake(), &mut answers).await;
+    if let Some(lake) = &lake {
+        datasets(setup, lake, &mut answers).await;
+    }
+    if setup.config.archive.location.is_some() {
+        if let Some(archive) = reach(setup, "archive.url", setup.archive(), &mut answers).await {
+            immutability(setup, &archive, &mut answers).await;
+        }
+    } else if let Some(lake) = &lake {
+        immutability(setup, lake, &mut answers).await;
+    }
+    answers
+}
+
+async fn broker(setup: &Setup, answers: &mut Answers) {
+    let asked = async {
+        let address = Address::new(&setup.config.rabbitmq)?;
+        let version = address.version().await?;
+        let connection = address.connect("lakehead check").await?;
+        Ok::<_, Error>((address, version, connection))
+    };
+    let (address, version, connection) = match asked.await {
+        Ok(found) => found,
+        Err(e) => return answers.trouble("rabbitmq.url", &e),
+    };
+    answers.line("broker", format!("RabbitMQ {}.{} at {}", version.major, version.minor, address.shown()));
+    for consumer in &setup.config.consumers {
+        if let Err(e) = queue(setup, consumer, &connection, answers).await {
+            answers.trouble(&format!("rabbitmq.{}", consumer.name), &e);
+        }
+    }
+    // Nothing depends on a polite goodbye.
+    let _ = connection.close(200, "done".into()).await;
+}
+
+async fn queue(
+    setup: &Setup,
+    consumer: &Consumer,
+    connection: &lapin::Connection,
+    answers: &mut Answers,
+) -> Result<()> {
+    let asked = format!("queue {}", consumer.queue);
+    match amqp::ready(connection, &consumer.queue).await? {
+        Some(ready) => answers.line(
+            asked,
+            format!("there, {ready} messages ready; its delivery limit cannot be seen through AMQP: unknown"),
+        ),
+        None if setup.config.rabbitmq.declare => answers.line(asked, "not there yet: `run` declares it"),
+        None => amqp::topology_of(&setup.config.rabbitmq, consumer).verify(connection).await?,
+    }
+    Ok(())
+}
+
+/// Opens a store and tries what Lakehead needs of it.
+async fn reach(setup: &Setup, key: &str, store: Result<Store>, answers: &mut Answers) -> Option<Store> {
+    let tried = async {
+        let store = store?;
+        super::probe(setup, &store).await?;
+        let path = store.path(&format!("_lakehead/probes/{}", fresh_id()))?;
+        let first = store.create(&path, "probe".into()).await?;
+        let second = store.create(&path, "other".into()).await?;
+        Ok::<_, Error>((store, path, first, second))
+    };
+    let (store, path, first, second) = match tried.await {
+        Ok(found) => found,
+        Err(e) => {
+            answers.trouble(key, &e);
+            return None;
+        }
+    };
+    answers.line("store", format!("{} takes puts", store.shown()));
+    if (first, second) != (Put::Created, Put::Exists) {
+        let what = format!("{} does not keep create-only puts: it overwrites", store.shown());
+        answers.problems.push(
+            Problem::error(None, key, what)
+                .hint("nothing can be landed exactly once there: use another store"),
+        );
+    }
+    let parquet = |c: &Consumer| {
+        let layouts = c.layouts.iter().filter_map(|l| setup.layouts.named(l));
+        layouts.into_iter().any(|l| l.format == Format::Parquet)
+    };
+    if let Err(e) = store.delete(&path).await
+        && key == "data_lake.url"
+        && setup.config.consumers.iter().any(parquet)
+    {
+        let what = format!("{} does not let objects be deleted: {e}", store.shown());
+        answers.problems.push(Problem::error(None, key, what).hint(
+            "Parquet datasets need a store that is not locked: put the archive elsewhere with archive.url",
+        ));
+    }
+    Some(store)
+}
+
+/// Tries whether anything keeps an audit blob from being replaced or deleted.
+async fn immutability(setup: &Setup, store: &Store, answers: &mut Answers) {
+    let prefix = &setup.config.data_lake.audit_path_prefix;
+    let tried = async {
+        let path = store.path(&format!("{prefix}/_integrity/probes/{}.json", fresh_id()))?;
+        store.create(&path, "{}".into()).await?;
+        let version = store.head(&path).await?.and_then(|m: ObjectMeta| m.version);
+        let replaced = store.overwrite(&path, "{\"replaced\":true}".into()).await;
+        let deleted = store.delete(&path).await;
+        Ok::<_, Error>((version, replaced, deleted))
+    };
+    let verdict = match tried.await {
+        Err(e) => return answers.trouble("archive", &e),
+        Ok((_, Err(_), Err(_))) => "immutable: the store refused to replace and to delete a probe",
+        Ok((_, Ok(()), Err(_))) => "a probe could be replaced, though not deleted: set a retention policy",
+        Ok((_, Err(_), Ok(()))) => "a probe could be deleted, though not replaced: set a retention policy",
+        Ok((Some(_), Ok(()), Ok(()))) => {
+            "versioned: a probe that was replaced and deleted stays as a version; whether versions are locked is the \
+             bucket's default retention, which cannot be seen from here"
+        }
+        Ok((None, Ok(()), Ok(()))) => {
+            "NOT immutable: a probe could be replaced and deleted; nothing but the digests would show it"
+        }
+    };
+    answers.line(format!("archive {}/{prefix}", store.shown()), verdict);
+    if setup.config.archive.signing_key_file.is_none() {
+        answers.line(
+            "archive proof",
+            "no signing key: blobs are kept, but nothing proves that they are all there",
+        );
+    }
+}
+
+/// Compares every Parquet layout with the newest file of its dataset.
+async fn datasets(setup: &Setup, lake: &Store, answers: &mut Answers) {
+    for layout in setup.layouts.all().iter().filter(|l| l.format == Format::Parquet) {
+        match newest(lake, layout).await {
+            Err(e) => answers.trouble(&format!("layouts.{}", layout.name), &e),
+            Ok(None) => {}
+            Ok(Some(file)) => match compare(lake, layout, &file).await {
+                Err(e) => answers.trouble(&format!("layouts.{}", layout.name), &e),
+                Ok(found) if found.is_empty() => {
+                    answers.line(format!("dataset {}", layout.name), "its newest file fits the layout");
+                }
+                Ok(found) => {
+                    let hint =
+                        "a layout may gain nullable columns at its end; anything else needs a new name";
+                    let key = format!("layouts.{}", layout.name);
+                    let problem = |what| Problem::error(None, key.clone(), what).hint(hint);
+                    answers.problems.extend(found.into_iter().map(problem));
+                }
+            },
+        }
+    }
+}
+
+async fn newest(lake: &Store, layout: &Layout) -> Result<Option<ObjectMeta>> {
+    let files = lake.list_all(&lake.path(&layout.name)?).await?;
+    Ok(files
+        .into_iter()
+        .filter(|m| m.location.as_ref().ends_with(".parquet"))
+        .max_by_key(|m| m.last_modified))
+}
+
+/// What of a file does not fit its layout.
+async fn compare(lake: &Store, layout: &Arc<Layout>, file: &ObjectMeta) -> Result<Vec<String>> {
+    let tail = read_tail(lake, &file.location, file.size).await?;
+    let meta = tail.metadata.file_metadata();
+    let there = parquet_to_arrow_schema(meta.schema_descr(), meta.key_value_metadata())
+        .map_err(|e| Error::unreachable(format!("{}: its schema cannot be read", file.location)).source(e))?;
+    let mut found = Vec::new();
+    for (i, field) in there.fields().iter().enumerate() {
+        match layout.schema.fields().get(i) {
+            Some(ours) if ours.name() != field.name() => found.push(format!(
+                "column {} is {} in the newest file and {} in the layout",
+                i + 1,
+                field.name(),
+                ours.name()
+            )),
+            Some(ours) if ours.data_type() != field.data_type() => found.push(format!(
+                "column {} is {} in the newest file and {} in the layout",
+                field.name(),
+                field.data_type(),
+                ours.data_type()
+            )),
+            Some(_) => {}
+            None => found.push(format!("column {} of the newest file is not in the layout", field.name())),
+        }
+    }
+    let added = layout.schema.fields().iter().skip(there.fields().len());
+    found.extend(
+        added
+            .filter(|f| !f.is_nullable())
+            .map(|f| format!("column {} is new and cannot be absent", f.name())),
+    );
+    if let Some(rules) = Footer::read(&tail.metadata).and_then(|f| f.rules)
+        && rules != layout.rules()
+    {
+        found.push(format!(
+            "the newest file was written under the rules `{rules}`, the layout has `{}`",
+            layout.rules()
+        ));
+    }
+    Ok(found)
+}

@@ -95,7 +95,7 @@ pub enum Command {
     /// Land NDJSON files
     ///
     /// Lands NDJSON, one event a line: files, globs, `-` for stdin; .gz and .zst are unpacked. Without --layout events go where
-    /// the configured consumers would land them live. A rerun, complete or not, doubles nothing.
+    /// the configured consumers would land them live. A rerun over the same files, complete or not, doubles nothing.
     Backfill(Backfill),
     /// Check configuration, layouts and catalog; all mistakes at once
     ///

@@ -119,9 +119,12 @@ pub async fn run(setup: &Setup, request: &Backfill) -> Result<Outcome> {
     super::probe(setup, &lake).await?;
     let consumers: Vec<&Consumer> = setup.config.consumers.iter().collect();
     let mut settings = setup.settings(&consumers)?;
-    settings.consumers = vec![ConsumerSettings { name: "backfill".into(), layouts: layouts.clone() }];
+    settings.consumers = vec![ConsumerSettings {
+        name: "backfill".into(),
+        layouts: layouts.clone(),
+        always_look: request.skip_existing,
+    }];
     settings.limits = setup.limits(&[]);
-    settings.always_look = request.skip_existing;
     settings.redelivers = false;
     // Nobody waits for these receipts.
     settings.hold = Duration::from_secs(3650 * 86_400);

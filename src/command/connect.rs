@@ -146,7 +146,7 @@ async fn reach(setup: &Setup, key: &str, store: Result<Store>, answers: &mut Ans
 async fn immutability(setup: &Setup, store: &Store, answers: &mut Answers) {
     let prefix = &setup.config.data_lake.audit_path_prefix;
     let tried = async {
-        let path = store.path(&format!("{prefix}/_integrity/probes/{}.json", fresh_id()))?;
+        let path = store.path(&format!("_lakehead/probes/{}.json", fresh_id()))?;
         store.create(&path, "{}".into()).await?;
         let version = store.head(&path).await?.and_then(|m: ObjectMeta| m.version);
         let replaced = store.overwrite(&path, "{\"replaced\":true}".into()).await;

@@ -83,6 +83,8 @@ pub async fn run(setup: &Setup, request: &Run, stop: CancellationToken) -> Resul
             }
             Ok(Ran::NotRegistered(e)) => {
                 tracing::warn!(error = %e, hint = e.way_out(), "cannot register with the store; trying again");
+                // Waiting is progress: it is unready, and must not be restarted for it.
+                health.progress();
                 tokio::select! { () = pause.wait() => {}, () = stop.cancelled() => {} }
             }
         }
@@ -275,7 +277,7 @@ impl Service<'_> {
         self.health.set_store(view.store_answers);
         for (index, (consumer, pulse)) in self.health.consumers().iter().zip(source.pulses()).enumerate() {
             consumer.set_consuming(pulse.consuming());
-            let oldest = view.oldest_unacked.filter(|(_, of)| *of == index).map(|(since, _)| since);
+            let oldest = view.oldest_unacked.get(index).copied().flatten();
             consumer.set_oldest_unacked(oldest);
         }
         ::metrics::gauge!(metrics::BUDGET_USED).set(port.budget().used() as f64);

@@ -189,7 +189,12 @@ impl Setup {
     pub fn settings(&self, consumers: &[&Consumer]) -> Result<Settings> {
         let config = &self.config;
         let one = |c: &&Consumer| {
-            Ok(ConsumerSettings { name: c.name.clone(), layouts: self.layout_indices(&c.layouts)? })
+            let always_look = c.redelivery == Redelivery::Always;
+            Ok(ConsumerSettings {
+                name: c.name.clone(),
+                layouts: self.layout_indices(&c.layouts)?,
+                always_look,
+            })
         };
         Ok(Settings {
             writer_name: config.writer.name.clone(),
@@ -199,7 +204,6 @@ impl Setup {
             hold: config.limits.hold,
             puts: config.limits.max_in_flight,
             blobs: config.archive.concurrency,
-            always_look: consumers.iter().any(|c| c.redelivery == Redelivery::Always),
             redelivers: true,
             without: None,
         })

@@ -247,7 +247,15 @@ impl Shore {
             if !self.registry.before_put().await? {
                 return Ok(Some(End::Fenced(Claims::All)));
             }
-            self.store.create(&path, bytes.clone()).await?
+            let began = tokio::time::Instant::now();
+            let put = self.store.create(&path, bytes.clone()).await;
+            let outcome = match &put {
+                Ok(Put::Created) => "created",
+                Ok(Put::Exists) => "exists",
+                Err(_) => "failed",
+            };
+            super::meters::put(outcome, began.elapsed());
+            put?
         };
         if put == Put::Created {
             return Ok(stored());

@@ -205,6 +205,7 @@ async fn fence(
     loop {
         let at = path(seq)?;
         if shore.store.create(&at, bytes.clone()).await? == Put::Created {
+            super::meters::fence_created();
             return Ok(());
         }
         match read_footer(&shore.store, &at).await? {

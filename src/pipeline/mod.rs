@@ -64,6 +64,8 @@ pub struct ConsumerSettings {
     pub name: String,
     /// Indices of its layouts.
     pub layouts: Vec<u16>,
+    /// True: whatever it receives is looked up before it lands.
+    pub always_look: bool,
 }
 
 /// How the loop works.
@@ -83,8 +85,6 @@ pub struct Settings {
     pub puts: usize,
     /// Puts of blobs at a time.
     pub blobs: usize,
-    /// True: every batch is looked up before it lands.
-    pub always_look: bool,
     /// True where a delivery that is given back comes again; false for files.
     pub redelivers: bool,
     /// A rule of the delivery protocol that is not kept, for simulations that show why it is there.
@@ -119,8 +119,8 @@ pub struct View {
     pub summary: Summary,
     /// Deliveries that are neither acknowledged nor given back.
     pub unacked: usize,
-    /// When the oldest of them was received, in microseconds since the epoch, and by which consumer.
-    pub oldest_unacked: Option<(i64, usize)>,
+    /// When the oldest of each consumer was received, in microseconds since the epoch.
+    pub oldest_unacked: Vec<Option<i64>>,
     /// True if nothing is open, waiting or in flight.
     pub idle: bool,
     /// Open channels.
@@ -563,6 +563,7 @@ impl Loop {
     /// Shows the loop to whoever watches.
     fn show(&mut self) {
         let (state, answers) = (&self.state, self.answers);
+        let budget = self.pipeline.budget.clone();
         let turned_at = self.pipeline.parts.clock.now();
         self.pipeline.view.send_modify(|view| {
             view.summary.clone_from(&state.summary);
@@ -571,6 +572,7 @@ impl Loop {
             view.idle = state.is_idle();
             view.channels = state.channels();
             view.open_batches = state.open_batches();
+            meters::loop_state(&view.summary, view.open_batches, &budget);
             view.turned_at = turned_at;
             view.store_answers = answers;
         });

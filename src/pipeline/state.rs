@@ -75,6 +75,8 @@ pub struct State {
     touched: Vec<ChannelId>,
     /// Encoded bytes per byte of rows, as last seen, by layout.
     ratios: HashMap<u16, f64>,
+    /// Event types and paths that metrics have named.
+    labels: super::meters::EventLabels,
     /// Set when another writer closed this one.
     pub fenced: bool,
     /// What was done so far.
@@ -111,6 +113,7 @@ impl State {
             given_up: 0,
             touched: Vec::new(),
             ratios: HashMap::new(),
+            labels: super::meters::EventLabels::default(),
             fenced: false,
             summary: Summary::default(),
         }
@@ -170,6 +173,7 @@ impl State {
             return;
         }
         self.summary.count(&counts);
+        self.labels.count(&counts);
         report(
             &counts,
             self.channels.get(&channel).map(|c| self.settings.consumers[c.consumer].name.as_str()),
@@ -180,8 +184,10 @@ impl State {
             }
             self.touched.push(channel);
         }
+        let always =
+            self.channels.get(&channel).is_some_and(|c| self.settings.consumers[c.consumer].always_look);
         for head in &rows {
-            self.row(channel, received_at, head, &bytes);
+            self.row(channel, received_at, head, &bytes, always);
         }
         for draft in blobs {
             self.blob(channel, draft);
@@ -189,7 +195,7 @@ impl State {
         drop(charge);
     }
 
-    fn row(&mut self, channel: ChannelId, received_at: Micros, head: &RowHead, bytes: &[u8]) {
+    fn row(&mut self, channel: ChannelId, received_at: Micros, head: &RowHead, bytes: &[u8], always: bool) {
         let receipt = Receipt { channel, tag: head.tag };
         match self.identities[usize::from(head.layout)].receive(head.identity, receipt) {
             Known::Waiting => self.summary.repeats += 1,
@@ -203,7 +209,7 @@ impl State {
                 let layout = self.layouts.get(head.layout);
                 let lane = self.lanes.lane(id);
                 let claimed = lane.has_claims() && lane.is_claimed(row_claim(layout, row));
-                let flagged = head.flagged || claimed || self.settings.always_look;
+                let flagged = head.flagged || claimed || always;
                 let open = lane.open(flagged, received_at, &self.budget);
                 open.push(row, head);
                 open.account();
@@ -555,9 +561,15 @@ impl State {
         self.channels.values().map(|c| c.ledger.unspent()).sum()
     }
 
-    /// When the oldest of them was received, and by which consumer.
-    pub fn oldest_unacked(&self) -> Option<(Micros, usize)> {
-        self.channels.values().filter_map(|c| Some((c.ledger.oldest()?, c.consumer))).min()
+    /// When the oldest of each consumer was received.
+    pub fn oldest_unacked(&self) -> Vec<Option<Micros>> {
+        let mut oldest: Vec<Option<Micros>> = vec![None; self.settings.consumers.len()];
+        for c in self.channels.values() {
+            let since = c.ledger.oldest();
+            let known = &mut oldest[c.consumer];
+            *known = (*known).into_iter().chain(since).min();
+        }
+        oldest
     }
 
     /// True if nothing is open, waiting or in flight.

@@ -107,12 +107,15 @@ impl Process {
             settings: Settings {
                 writer_name: "w".into(),
                 host: "sim".into(),
-                consumers: vec![ConsumerSettings { name: "sim".into(), layouts: landing(layouts) }],
+                consumers: vec![ConsumerSettings {
+                    name: "sim".into(),
+                    layouts: landing(layouts),
+                    always_look: false,
+                }],
                 limits: layouts.all().iter().map(|_| deployment.limits).collect(),
                 hold: deployment.hold,
                 puts: 3,
                 blobs: 4,
-                always_look: false,
                 redelivers: true,
                 without: deployment.without,
             },

@@ -89,9 +89,8 @@ fn pipeline(setup: &Setup, key: IdentityKey) -> Result<(Pipeline, Port)> {
     let mut settings = setup.settings(&consumers)?;
     let layouts = (0u16..).zip(setup.layouts.all()).map(|(index, _)| index);
     let layouts = layouts.filter(|index| *index != setup.layouts.quarantine()).collect();
-    settings.consumers = vec![ConsumerSettings { name: "replay".into(), layouts }];
+    settings.consumers = vec![ConsumerSettings { name: "replay".into(), layouts, always_look: true }];
     settings.limits = setup.limits(&[]);
-    settings.always_look = true;
     settings.redelivers = false;
     // Nobody waits for these receipts.
     settings.hold = Duration::from_secs(3650 * 86_400);

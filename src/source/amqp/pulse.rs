@@ -1,6 +1,9 @@
 //! What the outside sees of one consumer: its channels, its reconnects, what keeps it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::ops::metrics::{CHANNELS, RECONNECTS};
 
 /// One consumer's state, for health and metrics. Written by its tasks, read by anybody.
 #[derive(Debug)]
@@ -43,27 +46,25 @@ impl Pulse {
 
     pub(super) fn reconnected(&self) {
         self.reconnects.fetch_add(1, Ordering::Relaxed);
-        metrics::counter!("lakehead_source_reconnects_total", "consumer" => self.consumer.clone())
-            .increment(1);
+        metrics::counter!(RECONNECTS, "consumer" => self.consumer.clone()).increment(1);
     }
 
     /// Counts a channel as consuming for as long as the guard lives.
-    pub(super) fn beat(self: &std::sync::Arc<Self>) -> Beat {
+    pub(super) fn beat(self: &Arc<Self>) -> Beat {
         self.consuming.fetch_add(1, Ordering::Relaxed);
         self.successes.fetch_add(1, Ordering::Relaxed);
         self.show();
-        Beat(std::sync::Arc::clone(self))
+        Beat(Arc::clone(self))
     }
 
     fn show(&self) {
-        metrics::gauge!("lakehead_source_channels_open_count", "consumer" => self.consumer.clone())
-            .set(self.consuming());
+        metrics::gauge!(CHANNELS, "consumer" => self.consumer.clone()).set(self.consuming());
     }
 }
 
 /// A channel that consumes.
 #[derive(Debug)]
-pub(super) struct Beat(std::sync::Arc<Pulse>);
+pub(super) struct Beat(Arc<Pulse>);
 
 impl Drop for Beat {
     fn drop(&mut self) {

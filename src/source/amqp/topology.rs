@@ -4,7 +4,7 @@
 //! channel. Each question has a channel of its own, for the same reason.
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::{FieldTable, MAX_SHORT_STRING_LENGTH, ShortString};
 use lapin::{Connection, ErrorKind, ExchangeKind};
 
 use super::connection::{Version, queue_arguments};
@@ -31,6 +31,7 @@ impl Topology {
     /// # Errors
     /// What is missing and how to create it; what the broker does not allow; a lost connection.
     pub async fn ensure(&self, connection: &Connection, version: Version) -> Result<()> {
+        self.names_fit()?;
         let exchange = self.exchange_is_there(connection).await?;
         let queue = ready(connection, &self.queue).await?.is_some();
         if !self.declare {
@@ -53,6 +54,19 @@ impl Topology {
         let exchange = self.exchange_is_there(connection).await?;
         let queue = ready(connection, &self.queue).await?.is_some();
         self.complain(exchange, queue)
+    }
+
+    /// AMQP's names have at most 255 bytes, and the client library insists on it.
+    fn names_fit(&self) -> Result<()> {
+        let names = [&self.exchange, &self.queue].into_iter().chain(&self.bindings);
+        match names.into_iter().find(|name| name.len() > MAX_SHORT_STRING_LENGTH) {
+            None => Ok(()),
+            Some(long) => {
+                let what = format!("the name `{long}` has {} bytes", long.len());
+                Err(Error::config(what)
+                    .hint("names of exchanges, queues and bindings have at most 255 bytes"))
+            }
+        }
     }
 
     async fn exchange_is_there(&self, connection: &Connection) -> Result<bool> {

@@ -2,6 +2,7 @@
 //!
 //! Pure and CPU-bound: runs off the async threads. Encoded once; only the put is repeated.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
@@ -9,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::{KeyValue, ParquetMetaData, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
@@ -203,7 +204,7 @@ pub fn encode(layout: &Layout, rows: &mut Rows, footer: &Footer) -> Result<Bytes
     rows.sort(layout);
     let bug =
         |e: String| Error::bug(format!("dataset {}: cannot encode {} rows: {e}", layout.name, rows.len()));
-    let properties = properties(layout, footer, rows.len());
+    let properties = properties(layout, footer, rows);
     let out = Vec::with_capacity(rows.bytes() / 4 + 4096);
     let mut writer = ArrowWriter::try_new(out, Arc::clone(&layout.schema), Some(properties))
         .map_err(|e| bug(e.to_string()))?;
@@ -226,7 +227,28 @@ pub fn encode(layout: &Layout, rows: &mut Rows, footer: &Footer) -> Result<Bytes
     writer.into_inner().map(Bytes::from).map_err(|e| bug(e.to_string()))
 }
 
-fn properties(layout: &Layout, footer: &Footer, rows: usize) -> WriterProperties {
+/// Rows that are looked at to see whether a column repeats itself.
+const SAMPLE: usize = 256;
+
+/// True for columns of which so many values differ that a dictionary would be built for nothing.
+fn mostly_distinct(layout: &Layout, rows: &Rows) -> Vec<bool> {
+    let step = (rows.len() / SAMPLE).max(1);
+    let mut seen: Vec<HashSet<&[u8]>> = layout.columns.iter().map(|_| HashSet::new()).collect();
+    let mut counted = vec![0; layout.columns.len()];
+    for at in rows.index().iter().step_by(step) {
+        let mut reader = RowReader::new(rows.row(at), layout.columns.len());
+        for (i, column) in layout.columns.iter().enumerate() {
+            if let Some(cell) = reader.next(&column.kind) {
+                counted[i] += 1;
+                seen[i].insert(cell);
+            }
+        }
+    }
+    seen.iter().zip(counted).map(|(seen, counted)| counted >= 32 && seen.len() * 4 > counted * 3).collect()
+}
+
+fn properties(layout: &Layout, footer: &Footer, rows: &Rows) -> WriterProperties {
+    let distinct = mostly_distinct(layout, rows);
     let stored: Vec<_> = layout.stored().collect();
     let sorting = layout.sort.iter().filter_map(|s| stored.iter().position(|(i, _)| i == s));
     let sorting = sorting
@@ -237,7 +259,7 @@ fn properties(layout: &Layout, footer: &Footer, rows: usize) -> WriterProperties
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_key_value_metadata(Some(footer.key_values()))
         .set_sorting_columns(Some(sorting).filter(|s| !s.is_empty()));
-    for (_, column) in &stored {
+    for (i, column) in &stored {
         let path = ColumnPath::from(column.name.as_str());
         match column.kind {
             // Ranges of documents and of blobs help nobody, and cost footer bytes.
@@ -246,14 +268,20 @@ fn properties(layout: &Layout, footer: &Footer, rows: usize) -> WriterProperties
                     .set_column_statistics_enabled(path.clone(), EnabledStatistics::None)
                     .set_column_dictionary_enabled(path, false);
             }
-            ColumnType::Timestamp => properties = properties.set_column_dictionary_enabled(path, false),
-            ColumnType::String if column.name == "eventId" && rows > 0 => {
+            // Sorted by something else, times differ from row to row by little more than a day.
+            ColumnType::Timestamp => {
+                properties = properties
+                    .set_column_dictionary_enabled(path.clone(), false)
+                    .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
+            }
+            ColumnType::String if column.name == "eventId" && !rows.is_empty() => {
                 properties = properties
                     .set_column_bloom_filter_enabled(path.clone(), true)
                     .set_column_bloom_filter_fpp(path.clone(), 0.01)
-                    .set_column_bloom_filter_max_ndv(path.clone(), rows as u64)
+                    .set_column_bloom_filter_max_ndv(path.clone(), rows.len() as u64)
                     .set_column_dictionary_enabled(path, false);
             }
+            _ if distinct[*i] => properties = properties.set_column_dictionary_enabled(path, false),
             _ => {}
         }
     }

@@ -2,12 +2,18 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+
+
+# Longest that one run may take: what hangs is a finding, not a figure.
+LIMIT_SECONDS = 900
 
 
 class Failed(Exception):
@@ -42,8 +48,13 @@ def run(command, cwd, env=None, keep_output=False):
         process = subprocess.Popen(
             command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr
         )
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - began
+        watch = threading.Timer(LIMIT_SECONDS, os.kill, (process.pid, signal.SIGKILL))
+        watch.start()
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+            wall = time.perf_counter() - began
+        finally:
+            watch.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         tail = log.read_text(errors="replace")[-3000:]

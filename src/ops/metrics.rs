@@ -12,8 +12,6 @@ use crate::error::{Error, Result};
 
 /// Deliveries received. Labels: `consumer`, `flag` ([`FRESH`] or [`FLAGGED`]).
 pub const DELIVERIES: &str = "lakehead_source_deliveries_total";
-/// Deliveries that could not be decoded at all. Label: `consumer`.
-pub const UNDECODABLE: &str = "lakehead_event_undecodable_total";
 /// Events whose type is not in the catalog. Label: `event_type` (bounded by [`Labels`]).
 pub const UNKNOWN_TYPES: &str = "lakehead_event_unknown_type_total";
 /// Violations of the catalog by events that landed. Labels: `event_type`, `path` (bounded by [`Labels`]).
@@ -72,9 +70,8 @@ enum Kind {
     Histogram,
 }
 
-const ALL: [(&str, Kind, Unit, &str); 21] = [
+const ALL: [(&str, Kind, Unit, &str); 20] = [
     (DELIVERIES, Kind::Counter, Unit::Count, "Deliveries received, by consumer and flag."),
-    (UNDECODABLE, Kind::Counter, Unit::Count, "Deliveries that could not be decoded."),
     (UNKNOWN_TYPES, Kind::Counter, Unit::Count, "Events whose type is not in the catalog."),
     (VIOLATIONS, Kind::Counter, Unit::Count, "Violations of the catalog by events that landed."),
     (ROWS, Kind::Counter, Unit::Count, "Rows landed."),

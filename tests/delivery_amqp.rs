@@ -73,9 +73,9 @@ async fn a_link_that_is_cut_and_stalled_before_acknowledgements() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut published = 0;
     for round in 0..6 {
+        let files = site.files("risk_evaluations", "parquet").len();
         publish(&channel, EXCHANGE, (published..published + 1000).map(risk)).await;
         published += 1000;
-        let files = site.files("risk_evaluations", "parquet").len();
         eventually("a file", SOON, async || site.files("risk_evaluations", "parquet").len() > files).await;
         if round % 3 == 2 {
             // Half-open: what lands meanwhile cannot be acknowledged.

@@ -51,7 +51,8 @@ fn rows(lake: &Lake, dataset: &str) -> Vec<String> {
         .files(dataset)
         .iter()
         .flat_map(|file| {
-            let folder = file.parent().and_then(|p| p.strip_prefix(lake.root()).ok()).expect("below the root");
+            let folder =
+                file.parent().and_then(|p| p.strip_prefix(lake.root()).ok()).expect("below the root");
             let folder = folder.display().to_string();
             support::lake::rows_of(file).into_iter().map(move |row| format!("{folder} {row:?}"))
         })

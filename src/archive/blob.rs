@@ -1,7 +1,7 @@
 //! Names and contents of audit blobs.
 //!
 //! Owns the two pure functions from an event to its object: [`blob_path`] and [`render_blob`], and their reverse for
-//! verification, [`contradiction`]. Does not own where the fields come from (decoding) nor the put. The invariant: both
+//! verification, [`inspect`]. Does not own where the fields come from (decoding) nor the put. The invariant: both
 //! are functions of the message alone, so a redelivery gives the same name and the same bytes; [`RENDERING`] counts the
 //! versions of that function, and version 1 is frozen by golden vectors.
 

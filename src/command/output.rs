@@ -23,7 +23,7 @@ impl StdError for Closed {}
 /// Writes text to stdout.
 ///
 /// # Errors
-/// If it cannot be written; [`super::run`] makes a success of a reader that went away.
+/// If it cannot be written; [`super::run()`] makes a success of a reader that went away.
 pub fn print(text: &str) -> Result<()> {
     print_bytes(text.as_bytes())
 }
@@ -31,7 +31,7 @@ pub fn print(text: &str) -> Result<()> {
 /// Writes bytes to stdout.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_bytes(bytes: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(|e| match e.kind() {
@@ -43,7 +43,7 @@ pub fn print_bytes(bytes: &[u8]) -> Result<()> {
 /// Writes a value to stdout as indented JSON.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::bug("cannot print").source(e))?;
     print(&format!("{text}\n"))

@@ -460,7 +460,7 @@ fn a_full_file_system_is_told() {
     let home = Home::new().with(&[("LAKEHEAD_RABBITMQ__CONNECT_TIMEOUT", "2s".to_owned())]);
     home.events("in.ndjson", &risks(0..20_000));
     fs::create_dir(home.path("lake")).expect("own folder");
-    let script = r#"mount -t tmpfs -o size=128k none lake && exec "$@""#;
+    let script = r#"mount -t tmpfs -o size=64k none lake && exec "$@""#;
     let mut command = Command::new("unshare");
     home.settle(&mut command);
     command.args(["--mount", "/bin/sh", "-c", script, "sh", env!("CARGO_BIN_EXE_lakehead")]);

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use super::read::InputFile;
 use crate::error::{Error, Result};
 use crate::event::envelope::hex;
+use crate::pipeline::land::Pause;
 use crate::store::{Put, Store};
 
 /// Folder of the records, below the root.
@@ -26,6 +27,9 @@ const ENDS: u64 = 64 << 10;
 
 /// Stored input between two records of progress, in bytes.
 pub const STEP: u64 = 128 << 20;
+
+/// Tries of one record.
+const TRIES: usize = 5;
 
 /// What tells one input from another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,7 +171,18 @@ impl Progress {
     async fn record(&self, name: &str) -> Result<Put> {
         let body = serde_json::to_vec_pretty(&self.fingerprint)
             .map_err(|e| Error::bug("cannot write a record of progress").source(e))?;
-        self.store.create(&self.store.path(name)?, body.into()).await
+        let (path, body) = (self.store.path(name)?, bytes::Bytes::from(body));
+        // The rows are stored by now: a passing fault must not fail the whole run. "Exists" may be our own earlier try,
+        // which for `begin` only means to look where it was not needed.
+        let mut pause = Pause::default();
+        for _ in 1..TRIES {
+            match self.store.create(&path, body.clone()).await {
+                Ok(put) => return Ok(put),
+                Err(e) => tracing::warn!(error = %e, "cannot record progress; trying again"),
+            }
+            pause.wait().await;
+        }
+        self.store.create(&path, body).await
     }
 }
 

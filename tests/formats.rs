@@ -174,6 +174,7 @@ fn footers_say_what_the_file_is() {
                 "lakehead.min_event_time",
                 "lakehead.rolled",
                 "lakehead.rows",
+                "lakehead.rules",
                 "lakehead.version",
             ];
             assert_eq!(keys, wanted, "{}", file.display());

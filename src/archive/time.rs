@@ -8,6 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::clock::Micros;
+use crate::event::time;
 
 /// Microseconds in a day.
 pub const DAY: Micros = 86_400_000_000;
@@ -30,16 +31,8 @@ pub fn day_of(at: Micros) -> Day {
 
 /// Year, month and day of the month (proleptic Gregorian calendar).
 pub fn civil(day: Day) -> (i64, u32, u32) {
-    // Days counted from 0000-03-01 in eras of 400 years, so that a leap day is the last of its year.
-    let z = i64::from(day) + 719_468;
-    let era = z.div_euclid(146_097);
-    let doe = z.rem_euclid(146_097);
-    let yoe = (doe - doe / 1_460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    let year = yoe + era * 400 + i64::from(month <= 2);
-    (year, month as u32, (doy - (153 * mp + 2) / 5 + 1) as u32)
+    let (year, month, day) = time::civil(i64::from(day));
+    (year, u32::from(month), u32::from(day))
 }
 
 /// The day of a date; `None` if there is no such date.
@@ -71,8 +64,7 @@ pub fn parse_date(text: &str) -> Option<Day> {
 
 /// `year=YYYY/month=MM/day=DD`, the folder of a day.
 pub fn day_folder(day: Day) -> String {
-    let (y, m, d) = civil(day);
-    format!("year={y:04}/month={m:02}/day={d:02}")
+    time::day_path(day)
 }
 
 /// Reads `year=YYYY/month=MM/day=DD`; only the exact spelling counts.

@@ -35,6 +35,8 @@ pub enum Rolled {
     Age,
     /// The memory budget was short, and it was the largest.
     Memory,
+    /// A backfill brought nothing more for it for long.
+    Quiet,
     /// Every prefetched delivery sat in an open batch.
     Prefetch,
     /// It holds redelivered rows.
@@ -55,6 +57,7 @@ impl Rolled {
             Rolled::Bytes => "bytes",
             Rolled::Age => "age",
             Rolled::Memory => "memory",
+            Rolled::Quiet => "quiet",
             Rolled::Prefetch => "prefetch",
             Rolled::Redelivered => "redelivered",
             Rolled::DeliveryLimit => "delivery_limit",
@@ -177,11 +180,12 @@ impl Footer {
     }
 }
 
-const ROLLED: [Rolled; 9] = [
+const ROLLED: [Rolled; 10] = [
     Rolled::Rows,
     Rolled::Bytes,
     Rolled::Age,
     Rolled::Memory,
+    Rolled::Quiet,
     Rolled::Prefetch,
     Rolled::Redelivered,
     Rolled::DeliveryLimit,

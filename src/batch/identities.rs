@@ -4,7 +4,8 @@
 //! stored is settled at once. Nothing counts as stored before it is. The memory of stored identities is bounded: it
 //! spares work, correctness does not need it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::receipts::Receipt;
@@ -44,60 +45,74 @@ pub enum Known {
     Stored,
 }
 
-/// Identities remembered as stored, in each of two generations.
-const GENERATION: usize = 1 << 18;
+/// Identities remembered as stored.
+const REMEMBERED: usize = 1 << 18;
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// On its way; this receipt waits for it.
+    Waiting(Receipt),
+    Stored,
+}
 
 /// The identities of one dataset.
 #[derive(Debug, Default)]
 pub struct Identities {
-    waiting: HashMap<Identity, Receipt, BuildHasherDefault<AsIs>>,
+    known: HashMap<Identity, State, BuildHasherDefault<AsIs>>,
     /// Further receipts that wait for an identity: few have any.
     more: HashMap<Identity, Vec<Receipt>, BuildHasherDefault<AsIs>>,
-    stored: IdentitySet,
-    stored_before: IdentitySet,
+    /// Those that are stored, oldest first.
+    stored: VecDeque<Identity>,
 }
 
 impl Identities {
     /// Looks an identity up and, if it is not stored, lets the receipt wait for it.
     pub fn receive(&mut self, identity: Identity, receipt: Receipt) -> Known {
-        use std::collections::hash_map::Entry;
-        match self.waiting.entry(identity) {
-            Entry::Occupied(_) => {
-                self.more.entry(identity).or_default().push(receipt);
-                Known::Waiting
-            }
-            Entry::Vacant(_) if self.stored.contains(&identity) || self.stored_before.contains(&identity) => {
-                Known::Stored
-            }
+        match self.known.entry(identity) {
             Entry::Vacant(free) => {
-                free.insert(receipt);
+                free.insert(State::Waiting(receipt));
                 Known::New
             }
+            Entry::Occupied(known) => match known.get() {
+                State::Stored => Known::Stored,
+                State::Waiting(_) => {
+                    self.more.entry(identity).or_default().push(receipt);
+                    Known::Waiting
+                }
+            },
         }
     }
 
     /// The row of an identity is stored: hands out the receipts that waited for it, and remembers it.
     pub fn store(&mut self, identity: Identity, settle: impl FnMut(Receipt)) {
-        self.forget(identity, settle);
-        if self.stored.len() >= GENERATION {
-            self.stored_before = std::mem::take(&mut self.stored);
+        match self.known.insert(identity, State::Stored) {
+            Some(State::Stored) => return,
+            Some(State::Waiting(first)) => self.release(identity, first, settle),
+            None => {}
         }
-        self.stored.insert(identity);
+        self.stored.push_back(identity);
+        if self.stored.len() > REMEMBERED
+            && let Some(oldest) = self.stored.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
     }
 
     /// The row of an identity is no longer on its way: hands out the receipts that waited for it.
-    pub fn forget(&mut self, identity: Identity, mut each: impl FnMut(Receipt)) {
-        if let Some(first) = self.waiting.remove(&identity) {
-            each(first);
-            if !self.more.is_empty() {
-                self.more.remove(&identity).into_iter().flatten().for_each(&mut each);
-            }
+    pub fn forget(&mut self, identity: Identity, each: impl FnMut(Receipt)) {
+        if let Entry::Occupied(known) = self.known.entry(identity)
+            && let State::Waiting(first) = *known.get()
+        {
+            known.remove();
+            self.release(identity, first, each);
         }
     }
 
-    /// Identities on their way.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
+    fn release(&mut self, identity: Identity, first: Receipt, mut each: impl FnMut(Receipt)) {
+        each(first);
+        if !self.more.is_empty() {
+            self.more.remove(&identity).into_iter().flatten().for_each(each);
+        }
     }
 }
 
@@ -131,10 +146,12 @@ mod tests {
     #[test]
     fn the_memory_of_stored_identities_is_bounded() {
         let mut ids = Identities::default();
-        for i in 0..(3 * GENERATION as u128) {
+        for i in 0..(3 * REMEMBERED as u128) {
+            ids.receive(i, receipt(1));
             ids.store(i, |_| ());
         }
-        assert!(ids.stored.len() + ids.stored_before.len() <= 2 * GENERATION);
-        assert_eq!(ids.receive(3 * GENERATION as u128 - 1, receipt(1)), Known::Stored);
+        assert_eq!((ids.known.len(), ids.stored.len()), (REMEMBERED, REMEMBERED));
+        assert_eq!(ids.receive(3 * REMEMBERED as u128 - 1, receipt(1)), Known::Stored);
+        assert_eq!(ids.receive(1, receipt(1)), Known::New);
     }
 }

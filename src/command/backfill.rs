@@ -22,11 +22,11 @@ use crate::config::Consumer;
 use crate::error::{Error, Kind, Result};
 use crate::layout::Format;
 use crate::pipeline::decode::{Decoder, Route, Rules};
-use crate::pipeline::delivery::{Bundle, Counts, Delivery};
+use crate::pipeline::delivery::{Counts, Origin};
 use crate::pipeline::{ConsumerSettings, Port, Summary};
 use crate::source::ndjson::progress::{Fingerprint, Progress};
-use crate::source::ndjson::read::{InputFile, LineReader, expand, lines};
-use crate::source::ndjson::{Ended, Meter, feed};
+use crate::source::ndjson::read::{InputFile, LineReader, expand};
+use crate::source::ndjson::{Ended, Meter, feed, received};
 use crate::units::{format_bytes, format_count};
 
 /// What was done.
@@ -238,19 +238,13 @@ async fn dry_run(rules: Rules, inputs: &[InputFile], setup: &Setup) -> Result<Ou
             let mut reader = LineReader::open(&input, Arc::default())?;
             let (mut counts, mut land) = (Counts::default(), BTreeMap::<String, u64>::new());
             let budget = crate::pipeline::Budget::new(usize::MAX);
-            while let Some(block) = reader.next_block()? {
-                let delivery = |(position, body)| Delivery {
-                    body,
-                    tag: 1,
-                    flagged: false,
-                    attempt: 1,
-                    position,
-                    properties: None,
-                };
-                let deliveries = lines(&block).map(delivery).collect();
+            let mut buffer = Vec::new();
+            while let Some(lines) = reader.next_block(buffer)? {
                 let now = crate::clock::Clock::System.now();
-                let bundle = Bundle { channel: 0, deliveries, received_at: now, charge: budget.charge(0) };
-                let block = decoder.decode(bundle, now);
+                let (charge, bytes) = (budget.charge(0), lines.bytes().len());
+                let origin = Origin { channel: 0, received_at: now, charge, bytes };
+                let block = decoder.decode_all(origin, received(&lines, 1, false), now);
+                buffer = lines.recycle();
                 for row in &block.rows {
                     *land.entry(layouts.get(row.layout).name.clone()).or_default() += 1;
                 }

@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::clock::Micros;
 use crate::event::json::Scanner;
 use crate::event::time::format_micros;
-use crate::event::{Event, EventType, Transport, validate};
+use crate::event::{Event, EventType, validate};
 use crate::layout::partition::Partition;
 use crate::pipeline::Budget;
 use crate::pipeline::decode::{Decoder, Rules};
-use crate::pipeline::delivery::{Block, Bundle, Delivery, Properties, RowHead};
+use crate::pipeline::delivery::{Block, Origin, Properties, Received, RowHead};
 
 /// Decodes events without storing them.
 #[derive(Debug)]
@@ -81,18 +80,11 @@ impl Trial {
     }
 
     /// What would become of `body` at `now`; without AMQP's properties it is taken for a line of NDJSON.
-    pub fn of(&mut self, body: &Bytes, properties: Option<&Properties>, now: Micros) -> Verdict {
-        let delivery = Delivery {
-            body: body.clone(),
-            tag: 1,
-            flagged: false,
-            attempt: 1,
-            position: 1,
-            properties: properties.cloned().map(Box::new),
-        };
-        let charge = self.budget.charge(0);
-        let bundle = Bundle { channel: 0, deliveries: vec![delivery], received_at: now, charge };
-        let block = self.decoder.decode(bundle, now);
+    pub fn of(&mut self, body: &[u8], properties: Option<&Properties>, now: Micros) -> Verdict {
+        let delivery = Received { body, tag: 1, flagged: false, attempt: 1, position: 1, properties };
+        let origin =
+            Origin { channel: 0, received_at: now, charge: self.budget.charge(0), bytes: body.len() };
+        let block = self.decoder.decode_all(origin, std::iter::once(delivery), now);
         let mut verdict = Verdict::default();
         self.describe(body, properties, &mut verdict);
         for row in &block.rows {
@@ -118,12 +110,7 @@ impl Trial {
         let Ok(document) = self.scanner.scan(body, self.rules.limits) else { return };
         let catalog = &self.rules.catalog;
         let time_field = |event_type: &str| catalog.get(event_type).and_then(EventType::time_field);
-        let transport = Transport {
-            routing_key: properties.map(|p| p.routing_key.as_str()),
-            message_id: properties.and_then(|p| p.message_id.as_deref()),
-            correlation_id: properties.and_then(|p| p.correlation_id.as_deref()),
-            timestamp: properties.and_then(|p| p.timestamp),
-        };
+        let transport = Properties::transport(properties);
         let Ok(event) = Event::decode(body, document.root(), transport, time_field) else { return };
         let described = catalog.get(&event.event_type);
         if let Some(described) = described {

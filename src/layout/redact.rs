@@ -62,7 +62,8 @@ impl Redaction {
     fn touches(&self, event_type: &str, value: Value<'_>) -> bool {
         match value.kind() {
             Kind::Object | Kind::Array => {
-                value.descendants().any(|v| v.has_key() && self.hides_member(event_type, v))
+                let any = !self.keys.is_empty() || !self.only.is_empty();
+                any && value.descendants().any(|v| v.has_key() && self.hides_member(event_type, v))
             }
             _ => false,
         }

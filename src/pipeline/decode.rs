@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::delivery::{BlobDraft, Block, Bundle, Delivery, LookFirst, Properties, RowHead};
+use super::delivery::{BlobDraft, Block, Bundle, Delivery, LookFirst, Origin, Properties, Received, RowHead};
 use crate::archive::{BlobFields, blob_path, render_blob};
 use crate::clock::Micros;
 use crate::event::catalog::Catalog;
@@ -61,6 +61,9 @@ pub struct Rules {
 /// From this delivery on, a message is landed at once.
 pub const URGENT_ATTEMPT: u32 = 10;
 
+/// A body as most are, in bytes.
+const USUAL_BODY: usize = 512;
+
 /// Most event types whose route is remembered.
 const MAX_REMEMBERED: usize = 4096;
 
@@ -88,22 +91,34 @@ impl Decoder {
 
     /// Decodes a bundle at `now`.
     pub fn decode(&mut self, bundle: Bundle, now: Micros) -> Block {
-        let bytes: usize = bundle.deliveries.iter().map(|d| d.body.len()).sum();
+        let Bundle { channel, deliveries, received_at, charge } = bundle;
+        let bytes = deliveries.iter().map(|d| d.body.len()).sum();
+        let origin = Origin { channel, received_at, charge, bytes };
+        self.decode_all(origin, deliveries.iter().map(Delivery::received), now)
+    }
+
+    /// Decodes deliveries whose bodies lie somewhere, at `now`.
+    pub fn decode_all<'r>(
+        &mut self,
+        origin: Origin,
+        deliveries: impl Iterator<Item = Received<'r>>,
+        now: Micros,
+    ) -> Block {
         let mut block = Block {
-            channel: bundle.channel,
-            received_at: bundle.received_at,
-            bytes: Vec::with_capacity(bytes),
-            rows: Vec::with_capacity(bundle.deliveries.len()),
+            channel: origin.channel,
+            received_at: origin.received_at,
+            bytes: Vec::with_capacity(origin.bytes),
+            rows: Vec::with_capacity(deliveries.size_hint().0.max(origin.bytes / USUAL_BODY)),
             blobs: Vec::new(),
             tags: Vec::new(),
             counts: Default::default(),
-            charge: bundle.charge,
+            charge: origin.charge,
         };
-        block.counts.bytes = bytes as u64;
         let mut scanner = std::mem::take(&mut self.scanner);
-        for delivery in &bundle.deliveries {
+        for delivery in deliveries {
             let before = block.rows.len() + block.blobs.len();
             block.counts.deliveries += 1;
+            block.counts.bytes += delivery.body.len() as u64;
             block.counts.flagged += u64::from(delivery.flagged);
             self.delivery(&mut scanner, delivery, now, &mut block);
             let added = (block.rows.len() + block.blobs.len() - before) as u32;
@@ -116,16 +131,10 @@ impl Decoder {
         block
     }
 
-    fn delivery(&mut self, scanner: &mut Scanner, delivery: &Delivery, now: Micros, block: &mut Block) {
+    fn delivery(&mut self, scanner: &mut Scanner, delivery: Received<'_>, now: Micros, block: &mut Block) {
         let rules = Arc::clone(&self.rules);
-        let properties = delivery.properties.as_deref();
-        let transport = Transport {
-            routing_key: properties.map(|p| p.routing_key.as_str()),
-            message_id: properties.and_then(|p| p.message_id.as_deref()),
-            correlation_id: properties.and_then(|p| p.correlation_id.as_deref()),
-            timestamp: properties.and_then(|p| p.timestamp),
-        };
-        let event = read(&rules, scanner, &delivery.body, transport);
+        let transport = Properties::transport(delivery.properties);
+        let event = read(&rules, scanner, delivery.body, transport);
         match event {
             Err((defect, glimpse)) => {
                 self.reject(delivery, Seen::Glimpse(&glimpse), None, &defect, now, block);
@@ -141,7 +150,7 @@ impl Decoder {
         }
     }
 
-    fn event(&mut self, delivery: &Delivery, event: &Event<'_>, now: Micros, block: &mut Block) {
+    fn event(&mut self, delivery: Received<'_>, event: &Event<'_>, now: Micros, block: &mut Block) {
         let rules = Arc::clone(&self.rules);
         let described = rules.catalog.get(&event.event_type);
         let layouts = self.route(&event.event_type, &event.routing_key);
@@ -217,7 +226,7 @@ impl Decoder {
     fn row(
         &mut self,
         index: u16,
-        delivery: &Delivery,
+        delivery: Received<'_>,
         event: &Event<'_>,
         described: Option<&EventType>,
         block: &mut Block,
@@ -248,7 +257,7 @@ impl Decoder {
         Ok(())
     }
 
-    fn blob(&mut self, index: u16, delivery: &Delivery, event: &Event<'_>, block: &mut Block) {
+    fn blob(&mut self, index: u16, delivery: Received<'_>, event: &Event<'_>, block: &mut Block) {
         let user = event.field("userId").and_then(|v| v.as_str());
         let remaining = event.data.is_none().then(|| remaining(event));
         let fields = BlobFields {
@@ -279,7 +288,7 @@ impl Decoder {
 
     fn reject(
         &mut self,
-        delivery: &Delivery,
+        delivery: Received<'_>,
         seen: Seen<'_, '_>,
         layout: Option<u16>,
         defect: &Defect,
@@ -287,13 +296,13 @@ impl Decoder {
         block: &mut Block,
     ) {
         let rules = &self.rules;
-        let properties = delivery.properties.as_deref();
+        let properties = delivery.properties;
         let kept = properties.map(Properties::kept);
         let start = block.bytes.len();
         let rejected = Rejected {
             defect,
-            body: &delivery.body,
-            body_sha256: &hex(&Sha256::digest(&delivery.body)),
+            body: delivery.body,
+            body_sha256: &hex(&Sha256::digest(delivery.body)),
             routing_key: properties.map(|p| p.routing_key.as_str()).or(seen.routing_key()),
             headers: kept.as_deref(),
             consumer: &rules.consumer,
@@ -416,7 +425,3 @@ fn remaining(event: &Event<'_>) -> Cow<'static, str> {
     out.push('}');
     Cow::Owned(out)
 }
-
-#[cfg(test)]
-#[path = "decode_tests.rs"]
-mod tests;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::budget::Charge;
 use crate::batch::receipts::ChannelId;
 use crate::clock::Micros;
-use crate::event::Reason;
+use crate::event::{Reason, Transport};
 use crate::layout::row::Identity;
 
 /// A raw message with what the transport says of it.
@@ -27,6 +27,50 @@ pub struct Delivery {
     pub position: i64,
     /// AMQP's properties; none for NDJSON.
     pub properties: Option<Box<Properties>>,
+}
+
+impl Delivery {
+    /// As the decoder reads it.
+    pub fn received(&self) -> Received<'_> {
+        Received {
+            body: &self.body,
+            tag: self.tag,
+            flagged: self.flagged,
+            attempt: self.attempt,
+            position: self.position,
+            properties: self.properties.as_deref(),
+        }
+    }
+}
+
+/// A [`Delivery`], borrowed: the lines of a file lie in one buffer.
+#[derive(Debug, Clone, Copy)]
+pub struct Received<'r> {
+    /// The body as received.
+    pub body: &'r [u8],
+    /// Its delivery tag.
+    pub tag: u64,
+    /// True if it may have been handed to somebody before.
+    pub flagged: bool,
+    /// How often it was delivered, this time included.
+    pub attempt: u32,
+    /// Where in its source it stands.
+    pub position: i64,
+    /// AMQP's properties.
+    pub properties: Option<&'r Properties>,
+}
+
+/// Where the deliveries of a block come from.
+#[derive(Debug)]
+pub struct Origin {
+    /// The channel.
+    pub channel: ChannelId,
+    /// When the first of them was received.
+    pub received_at: Micros,
+    /// The part of the memory budget that they hold.
+    pub charge: Charge,
+    /// Bytes of all bodies, or a little more.
+    pub bytes: usize,
 }
 
 /// What AMQP says of a message.
@@ -48,6 +92,16 @@ pub struct Properties {
 const KEPT: [&str; 3] = ["@messageId", "@correlationId", "@timestamp"];
 
 impl Properties {
+    /// What of them an event is read with.
+    pub fn transport(properties: Option<&Properties>) -> Transport<'_> {
+        Transport {
+            routing_key: properties.map(|p| p.routing_key.as_str()),
+            message_id: properties.and_then(|p| p.message_id.as_deref()),
+            correlation_id: properties.and_then(|p| p.correlation_id.as_deref()),
+            timestamp: properties.and_then(|p| p.timestamp),
+        }
+    }
+
     /// The headers as a JSON object for the quarantine, with the properties that reading an event depends on among them.
     pub fn kept(&self) -> String {
         let headers = self.headers.as_deref().and_then(|h| serde_json::from_str(h).ok());

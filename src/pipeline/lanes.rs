@@ -25,6 +25,8 @@ pub struct Open {
     pub since: Micros,
     /// True if it holds a row that the broker may soon drop.
     pub urgent: bool,
+    /// How many bytes of rows the process had taken in when the last one of this batch came.
+    pub last_at: u64,
     charge: Charge,
 }
 
@@ -91,6 +93,7 @@ impl Lane {
             rows: Rows::default(),
             since,
             urgent: false,
+            last_at: 0,
             charge: budget.charge(0),
         })
     }

@@ -13,7 +13,7 @@ use super::attest::Token;
 use super::budget::{Budget, Charge};
 use super::delivery::{BlobDraft, Block, Counts, RowHead};
 use super::land::{End, Landed, Landing};
-use super::lanes::{Lane, LaneId, Lanes};
+use super::lanes::{Lane, LaneId, Lanes, Open};
 use super::port::{Close, Command, Opened};
 use super::{Limits, Rule, Settings, Summary};
 use crate::batch::encode::{Claims, Rolled};
@@ -65,6 +65,8 @@ pub struct State {
     /// Landings and blobs that have begun, by layout.
     in_flight: HashMap<u16, usize>,
     landing_bytes: usize,
+    /// Bytes of rows taken in so far, and when quiet batches were last looked for.
+    taken_in: (u64, u64),
     batches: u64,
     /// The newest channel that a source has; its beginning may still wait in the inbox, deliveries behind it.
     newest_channel: Arc<AtomicU32>,
@@ -74,7 +76,7 @@ pub struct State {
     given_up: ChannelId,
     touched: Vec<ChannelId>,
     /// Encoded bytes per byte of rows, as last seen, by layout.
-    ratios: HashMap<u16, f64>,
+    ratios: Vec<f64>,
     /// Event types and paths that metrics have named.
     labels: super::meters::EventLabels,
     /// Set when another writer closed this one.
@@ -82,6 +84,9 @@ pub struct State {
     /// What was done so far.
     pub summary: Summary,
 }
+
+/// The parts of the budget that must come in before a batch without new rows is closed, and between two looks.
+const QUIET: (u64, u64) = (8, 32);
 
 /// Share of the budget from which on the largest batch is sealed, and that landings may hold meanwhile.
 const PRESSURE: (usize, usize) = (3, 4);
@@ -97,6 +102,7 @@ impl State {
     ) -> Self {
         State {
             identities: layouts.all().iter().map(|_| Identities::default()).collect(),
+            ratios: vec![FIRST_RATIO; layouts.all().len()],
             layouts,
             settings,
             budget,
@@ -107,12 +113,12 @@ impl State {
             blobs: VecDeque::new(),
             in_flight: HashMap::new(),
             landing_bytes: 0,
+            taken_in: (0, 0),
             batches: 0,
             newest_channel,
             gone: (0, BTreeSet::new()),
             given_up: 0,
             touched: Vec::new(),
-            ratios: HashMap::new(),
             labels: super::meters::EventLabels::default(),
             fenced: false,
             summary: Summary::default(),
@@ -193,6 +199,8 @@ impl State {
             self.blob(channel, draft);
         }
         drop(charge);
+        self.taken_in.0 += bytes.len() as u64;
+        self.seal_quiet();
     }
 
     fn row(&mut self, channel: ChannelId, received_at: Micros, head: &RowHead, bytes: &[u8], always: bool) {
@@ -212,6 +220,7 @@ impl State {
                 let flagged = head.flagged || claimed || always;
                 let open = lane.open(flagged, received_at, &self.budget);
                 open.push(row, head);
+                open.last_at = self.taken_in.0;
                 open.account();
                 if let Some(rolled) = self.full(id, flagged) {
                     self.seal(id, flagged, rolled);
@@ -240,7 +249,7 @@ impl State {
         let (partition, lane) = self.lanes.get(id);
         let open = if flagged { lane.flagged.as_ref() } else { lane.fresh.as_ref() }?;
         let limits = self.limits(partition.layout);
-        let ratio = self.ratios.get(&partition.layout).copied().unwrap_or(FIRST_RATIO);
+        let ratio = self.ratios[usize::from(partition.layout)];
         if open.urgent {
             Some(Rolled::DeliveryLimit)
         } else if open.rows.len() as u64 >= limits.rows {
@@ -309,7 +318,7 @@ impl State {
             End::Stored(size) => {
                 self.landing_bytes -= landing.weight;
                 if let Some(size) = size {
-                    self.ratios.insert(layout, size as f64 / landing.rows.bytes().max(1) as f64);
+                    self.ratios[usize::from(layout)] = size as f64 / landing.rows.bytes().max(1) as f64;
                     self.summary.file(&self.layouts.get(layout).name, &landing, size);
                 }
                 self.stored(layout, &landing.rows);
@@ -471,6 +480,30 @@ impl State {
         }
         self.seal_starved();
         self.hold(now);
+    }
+
+    /// Closes the batches of a backfill that got nothing while much else came: its input is mostly in order, and what
+    /// stays open costs memory.
+    fn seal_quiet(&mut self) {
+        let (now, before) = self.taken_in;
+        let limit = self.budget.limit() as u64;
+        if self.settings.redelivers || now - before < limit / QUIET.1 {
+            return;
+        }
+        self.taken_in.1 = now;
+        let quiet: Vec<(LaneId, bool)> = self
+            .lanes
+            .iter()
+            .flat_map(|(id, _, lane)| {
+                let quiet =
+                    |open: &Option<Open>| open.as_ref().is_some_and(|o| now - o.last_at >= limit / QUIET.0);
+                let fresh = quiet(&lane.fresh).then_some((id, false));
+                fresh.into_iter().chain(quiet(&lane.flagged).then_some((id, true)))
+            })
+            .collect();
+        for (id, flagged) in quiet {
+            self.seal(id, flagged, if flagged { Rolled::Redelivered } else { Rolled::Quiet });
+        }
     }
 
     /// When every prefetched delivery sits in an open batch, nothing more can come.

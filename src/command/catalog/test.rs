@@ -28,12 +28,14 @@ pub(super) fn test(setup: &Setup, file: &str, json: bool) -> Result<()> {
     let mut tally = Tally::default();
     for input in expand(&[file.to_owned()])? {
         let mut reader = LineReader::open(&input, Arc::default())?;
-        while let Some(block) = reader.next_block()? {
+        let mut buffer = Vec::new();
+        while let Some(block) = reader.next_block(buffer)? {
             for (line, body) in lines(&block) {
-                let verdict = trial.of(&body, None, Clock::System.now());
+                let verdict = trial.of(body, None, Clock::System.now());
                 tally.add(&verdict);
                 output::print(&if json { as_json(line, &verdict)? } else { as_text(line, &verdict) })?;
             }
+            buffer = block.recycle();
         }
     }
     eprintln!(

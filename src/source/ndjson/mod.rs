@@ -18,7 +18,7 @@ use tokio::task::{JoinError, JoinHandle};
 use crate::batch::receipts::Settle;
 use crate::error::{Error, Result};
 use crate::pipeline::decode::{Decoder, Rules};
-use crate::pipeline::delivery::{Block, Bundle, Delivery};
+use crate::pipeline::delivery::{Block, Origin, Received};
 use crate::pipeline::{Command, Input, Opened, Port};
 use progress::{Plan, Progress, STEP};
 use read::{BLOCK, InputFile, LineReader, Lines, lines};
@@ -92,6 +92,7 @@ pub async fn feed(
         reading: None,
         turn: Some(turn),
         decoders: Vec::new(),
+        buffers: Vec::new(),
         rules: Arc::clone(rules),
         tag: 0,
         ends: BTreeMap::new(),
@@ -127,6 +128,8 @@ struct Feed<'p> {
     reading: Option<JoinHandle<(LineReader, Result<Option<Lines>>)>>,
     turn: Option<SemaphorePermit<'p>>,
     decoders: Vec<Decoder>,
+    /// Buffers that were read into and decoded.
+    buffers: Vec<Vec<u8>>,
     rules: Arc<Rules>,
     tag: u64,
     /// Where each unsettled block ends, by tag.
@@ -141,10 +144,22 @@ struct Feed<'p> {
     ended: bool,
 }
 
-fn read_next(mut reader: LineReader) -> JoinHandle<(LineReader, Result<Option<Lines>>)> {
+fn read_next(mut reader: LineReader, buffer: Vec<u8>) -> JoinHandle<(LineReader, Result<Option<Lines>>)> {
     tokio::task::spawn_blocking(move || {
-        let next = reader.next_block();
+        let next = reader.next_block(buffer);
         (reader, next)
+    })
+}
+
+/// The lines of a block as deliveries under one tag.
+pub fn received(block: &Lines, tag: u64, flagged: bool) -> impl Iterator<Item = Received<'_>> {
+    lines(block).map(move |(position, body)| Received {
+        body,
+        tag,
+        flagged,
+        attempt: 1,
+        position,
+        properties: None,
     })
 }
 
@@ -175,7 +190,8 @@ impl Feed<'_> {
             }
             let take_more = !exhausted && decoding.len() < WIDTH;
             if take_more && self.reading.is_none() && self.port.budget().has_room() {
-                self.reading = self.reader.take().map(read_next);
+                let buffer = self.buffers.pop().unwrap_or_default();
+                self.reading = self.reader.take().map(|reader| read_next(reader, buffer));
             }
             tokio::select! {
                 biased;
@@ -185,9 +201,10 @@ impl Feed<'_> {
                     Some(Command::Close(_)) | None => return Ok(Ended::Stopped),
                 },
                 Some(done) = decoding.next(), if !decoding.is_empty() => {
-                    let (decoder, block): (Decoder, Block) =
+                    let (decoder, buffer, block): (Decoder, Vec<u8>, Block) =
                         Option::ok_or_else(done, || Error::bug("decoding has died"))?;
                     self.decoders.push(decoder);
+                    self.buffers.push(buffer);
                     self.meter.events.fetch_add(block.counts.deliveries, Ordering::Relaxed);
                     send(self.port, Input::Block(Box::new(block))).await?;
                 }
@@ -196,7 +213,7 @@ impl Feed<'_> {
                     let (reader, next) = read.map_err(|e| Error::bug("reading has died").source(e))?;
                     self.reader = Some(reader);
                     match next? {
-                        Some(lines) if lines.offset + (lines.bytes.len() as u64) <= self.stored_to => {}
+                        Some(lines) if lines.offset + (lines.bytes().len() as u64) <= self.stored_to => {}
                         Some(lines) => decoding.push_back(self.decode(lines)),
                         None => self.exhausted = true,
                     }
@@ -206,32 +223,23 @@ impl Feed<'_> {
         }
     }
 
-    fn decode(&mut self, block: Lines) -> impl Future<Output = Option<(Decoder, Block)>> + use<> {
-        let charge = self.port.budget().charge_undecoded(block.bytes.len().max(BLOCK));
+    fn decode(&mut self, block: Lines) -> impl Future<Output = Option<(Decoder, Vec<u8>, Block)>> + use<> {
+        let charge = self.port.budget().charge_undecoded(block.bytes().len().max(BLOCK));
         self.tag += 1;
         self.unsettled += 1;
-        self.ends.insert(self.tag, block.offset + block.bytes.len() as u64);
+        self.ends.insert(self.tag, block.offset + block.bytes().len() as u64);
         let mut decoder = self.decoders.pop().unwrap_or_else(|| Decoder::new(Arc::clone(&self.rules)));
         let (channel, tag, flagged) = (self.channel, self.tag, self.flagged);
         let (cpu, now) = (self.port.cpu().clone(), self.port.clock().now());
         async move {
             cpu.run(move || {
-                let delivery = |(line, body)| Delivery {
-                    body,
-                    tag,
-                    flagged,
-                    attempt: 1,
-                    position: line,
-                    properties: None,
-                };
-                let deliveries: Vec<Delivery> = lines(&block).map(delivery).collect();
-                let bundle = Bundle { channel, deliveries, received_at: now, charge };
-                let mut decoded = decoder.decode(bundle, now);
+                let origin = Origin { channel, received_at: now, charge, bytes: block.bytes().len() };
+                let mut decoded = decoder.decode_all(origin, received(&block, tag, flagged), now);
                 if decoded.tags.is_empty() {
                     // A block of blank lines still has to be settled.
                     decoded.tags.push((tag, 0));
                 }
-                (decoder, decoded)
+                (decoder, block.recycle(), decoded)
             })
             .await
         }

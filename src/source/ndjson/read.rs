@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::{Bytes, BytesMut};
-
 use crate::error::{Error, Result};
 
 /// Bytes that a block has at least, but for the last one.
@@ -79,19 +77,33 @@ pub fn expand(inputs: &[String]) -> Result<Vec<InputFile>> {
 /// A block of whole lines.
 #[derive(Debug, Clone)]
 pub struct Lines {
-    /// The lines, each with its end.
-    pub bytes: Bytes,
+    /// The lines, each with its end, and behind them what the buffer held before.
+    buffer: Vec<u8>,
+    len: usize,
     /// Number of the first line, from 1.
     pub first_line: i64,
     /// Where it begins in the unpacked input.
     pub offset: u64,
 }
 
+impl Lines {
+    /// The lines, each with its end.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
+
+    /// The buffer, to be read into again.
+    pub fn recycle(self) -> Vec<u8> {
+        self.buffer
+    }
+}
+
 /// Reads an input block by block.
 pub struct LineReader {
     shown: String,
     inner: Box<dyn Read + Send>,
-    rest: BytesMut,
+    /// What was read behind the end of the last block.
+    rest: Vec<u8>,
     line: i64,
     offset: u64,
     ended: bool,
@@ -142,31 +154,37 @@ impl LineReader {
                 }
             }
         };
-        Ok(LineReader { shown, inner, rest: BytesMut::new(), line: 1, offset: 0, ended: false })
+        Ok(LineReader { shown, inner, rest: Vec::new(), line: 1, offset: 0, ended: false })
     }
 
-    /// The next block; `None` at the end. A last line without its end counts.
+    /// The next block; `None` at the end. A last line without its end counts. `buffer` is one of an earlier block, or
+    /// empty: memory that was used before need not be cleared again.
     ///
     /// # Errors
     /// The system's, a damaged archive, or a line of more than 1 GiB.
-    pub fn next_block(&mut self) -> Result<Option<Lines>> {
+    pub fn next_block(&mut self, mut buffer: Vec<u8>) -> Result<Option<Lines>> {
         const LONGEST: usize = 1 << 30;
+        let mut filled = self.rest.len();
+        buffer.resize(buffer.len().max(filled + BLOCK + BLOCK / 16), 0);
+        buffer[..filled].copy_from_slice(&self.rest);
+        let mut searched = 0;
         while !self.ended {
-            let from = self.rest.len();
-            self.rest.resize(from.max(BLOCK / 16) + BLOCK, 0);
-            let read = self.inner.read(&mut self.rest[from..]);
-            let n = read.map_err(|e| {
+            if filled == buffer.len() {
+                buffer.resize(2 * filled, 0);
+            }
+            let n = self.inner.read(&mut buffer[filled..]).map_err(|e| {
                 Error::unreachable(format!("{}: cannot read on after byte {}", self.shown, self.offset))
                     .source(e)
             })?;
-            self.rest.truncate(from + n);
+            filled += n;
             self.ended = n == 0;
-            if self.rest.len() >= BLOCK
-                && let Some(end) = memchr::memrchr(b'\n', &self.rest)
-            {
-                return Ok(Some(self.take(end + 1)));
+            if filled >= BLOCK {
+                if let Some(end) = memchr::memrchr(b'\n', &buffer[searched..filled]) {
+                    return Ok(Some(self.take(buffer, searched + end + 1, filled)));
+                }
+                searched = filled;
             }
-            if self.rest.len() > LONGEST {
+            if filled > LONGEST {
                 return Err(Error::config(format!(
                     "{}: line {} is longer than 1 GiB",
                     self.shown, self.line
@@ -174,23 +192,24 @@ impl LineReader {
                 .hint("is this NDJSON, one event a line?"));
             }
         }
-        if self.rest.is_empty() { Ok(None) } else { Ok(Some(self.take(self.rest.len()))) }
+        Ok((filled > 0).then(|| self.take(buffer, filled, filled)))
     }
 
-    fn take(&mut self, len: usize) -> Lines {
-        let bytes = self.rest.split_to(len).freeze();
-        let lines = Lines { first_line: self.line, offset: self.offset, bytes };
-        self.line += memchr::memchr_iter(b'\n', &lines.bytes).count() as i64;
-        self.offset += lines.bytes.len() as u64;
+    fn take(&mut self, buffer: Vec<u8>, len: usize, filled: usize) -> Lines {
+        self.rest.clear();
+        self.rest.extend_from_slice(&buffer[len..filled]);
+        let lines = Lines { first_line: self.line, offset: self.offset, buffer, len };
+        self.line += memchr::memchr_iter(b'\n', lines.bytes()).count() as i64;
+        self.offset += len as u64;
         lines
     }
 }
 
 /// The lines of a block that are not blank, with their numbers, without their ends.
-pub fn lines(block: &Lines) -> impl Iterator<Item = (i64, Bytes)> {
+pub fn lines(block: &Lines) -> impl Iterator<Item = (i64, &[u8])> {
     let mut at = 0;
     let mut number = block.first_line;
-    let bytes = block.bytes.clone();
+    let bytes = block.bytes();
     std::iter::from_fn(move || {
         while at < bytes.len() {
             let end = memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |n| at + n);
@@ -199,7 +218,7 @@ pub fn lines(block: &Lines) -> impl Iterator<Item = (i64, Bytes)> {
             number += 1;
             let text = bytes[from..end].strip_suffix(b"\r").unwrap_or(&bytes[from..end]);
             if !text.trim_ascii().is_empty() {
-                return Some((line, bytes.slice_ref(text)));
+                return Some((line, text));
             }
         }
         None
@@ -216,7 +235,7 @@ mod tests {
         let input = InputFile::Path(path.to_owned());
         let mut reader = LineReader::open(&input, Arc::default()).expect("opens");
         let mut all = Vec::new();
-        while let Some(block) = reader.next_block().expect("reads") {
+        while let Some(block) = reader.next_block(Vec::new()).expect("reads") {
             all.extend(lines(&block).map(|(n, b)| (n, String::from_utf8(b.to_vec()).expect("text"))));
         }
         all

@@ -9,6 +9,7 @@ use arrow::record_batch::RecordBatch;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use bytes::Bytes;
+use foldhash::fast::FixedState;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::{KeyValue, ParquetMetaData, SortingColumn};
@@ -231,24 +232,38 @@ pub fn encode(layout: &Layout, rows: &mut Rows, footer: &Footer) -> Result<Bytes
     writer.into_inner().map(Bytes::from).map_err(|e| bug(e.to_string()))
 }
 
-/// Rows that are looked at to see whether a column repeats itself.
-const SAMPLE: usize = 256;
+/// Texts that differ shrink better, and quicker, when their lengths do not stand between them.
+const LENGTHS_APART: Encoding = Encoding::DELTA_LENGTH_BYTE_ARRAY;
 
-/// True for columns of which so many values differ that a dictionary would be built for nothing.
+/// Rows that are looked at to see how often a column repeats itself.
+const SAMPLE: usize = 1024;
+
+/// True for columns whose values differ so much that a dictionary and the numbers into it would be no smaller.
+///
+/// From how many of a sample meet their like follows how many values there are: among `n` of `d` about `n * n / 2d`.
 fn mostly_distinct(layout: &Layout, rows: &Rows) -> Vec<bool> {
     let step = (rows.len() / SAMPLE).max(1);
-    let mut seen: Vec<HashSet<&[u8]>> = layout.columns.iter().map(|_| HashSet::new()).collect();
-    let mut counted = vec![0; layout.columns.len()];
+    let mut seen: Vec<HashSet<&[u8], FixedState>> =
+        layout.columns.iter().map(|_| HashSet::default()).collect();
+    let (mut counted, mut bytes) = (vec![0; layout.columns.len()], vec![0; layout.columns.len()]);
     for at in rows.index().iter().step_by(step) {
         let mut reader = RowReader::new(rows.row(at), layout.columns.len());
         for (i, column) in layout.columns.iter().enumerate() {
             if let Some(cell) = reader.next(&column.kind) {
                 counted[i] += 1;
+                bytes[i] += cell.len();
                 seen[i].insert(cell);
             }
         }
     }
-    seen.iter().zip(counted).map(|(seen, counted)| counted >= 32 && seen.len() * 4 > counted * 3).collect()
+    let distinct = |((seen, counted), bytes): ((HashSet<&[u8], FixedState>, usize), usize)| {
+        let repeats = counted - seen.len();
+        let values = (counted * counted) as f64 / (2.0 * repeats as f64).max(1.0);
+        let (rows, width) = (rows.len() as f64, bytes as f64 / counted.max(1) as f64);
+        let numbers = rows * values.max(2.0).log2() / 8.0;
+        counted >= 32 && values.min(rows) * width + numbers > rows * width
+    };
+    seen.into_iter().zip(counted).zip(bytes).map(distinct).collect()
 }
 
 fn properties(layout: &Layout, footer: &Footer, rows: &Rows) -> WriterProperties {
@@ -270,7 +285,8 @@ fn properties(layout: &Layout, footer: &Footer, rows: &Rows) -> WriterProperties
             ColumnType::Json | ColumnType::Binary => {
                 properties = properties
                     .set_column_statistics_enabled(path.clone(), EnabledStatistics::None)
-                    .set_column_dictionary_enabled(path, false);
+                    .set_column_dictionary_enabled(path.clone(), false)
+                    .set_column_encoding(path, LENGTHS_APART);
             }
             // Sorted by something else, times differ from row to row by little more than a day.
             ColumnType::Timestamp => {
@@ -283,7 +299,13 @@ fn properties(layout: &Layout, footer: &Footer, rows: &Rows) -> WriterProperties
                     .set_column_bloom_filter_enabled(path.clone(), true)
                     .set_column_bloom_filter_fpp(path.clone(), 0.01)
                     .set_column_bloom_filter_max_ndv(path.clone(), rows.len() as u64)
-                    .set_column_dictionary_enabled(path, false);
+                    .set_column_dictionary_enabled(path.clone(), false)
+                    .set_column_encoding(path, LENGTHS_APART);
+            }
+            ColumnType::String if distinct[*i] => {
+                properties = properties
+                    .set_column_dictionary_enabled(path.clone(), false)
+                    .set_column_encoding(path, LENGTHS_APART);
             }
             _ if distinct[*i] => properties = properties.set_column_dictionary_enabled(path, false),
             _ => {}

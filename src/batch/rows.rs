@@ -1,7 +1,8 @@
 //! The rows of one batch: their bytes in one buffer, and an index that can lose rows again.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+
+use foldhash::fast::FixedState;
 
 use crate::clock::Micros;
 use crate::layout::Layout;
@@ -45,9 +46,10 @@ const CHUNK: (usize, usize) = (512, 256 << 10);
 pub const MAX_BYTES: usize = 1 << 30;
 
 impl Rows {
-    /// Appends a row.
+    /// Appends a row; true if that took more memory from the system.
     #[inline]
-    pub fn push(&mut self, row: &[u8], identity: Identity, time: Micros) {
+    pub fn push(&mut self, row: &[u8], identity: Identity, time: Micros) -> bool {
+        let before = self.index.capacity();
         let fits = self.chunks.last().is_some_and(|c| c.capacity() - c.len() >= row.len());
         if !fits {
             let size = self.bytes.clamp(CHUNK.0, CHUNK.1).max(row.len());
@@ -62,6 +64,7 @@ impl Rows {
             self.index.push(RowRef { identity, time, chunk: chunk as u32, start, len: row.len() as u32 });
         }
         self.bytes += row.len();
+        !fits || self.index.capacity() > before
     }
 
     /// Number of rows.
@@ -181,32 +184,7 @@ pub fn row_claim(layout: &Layout, row: &[u8]) -> u64 {
 /// Distinct texts of a column, numbered as they come (from 1, 0 is null), then ranked.
 #[derive(Debug, Default)]
 struct Ranks<'r> {
-    numbers: HashMap<&'r [u8], u64, BuildHasherDefault<TextHash>>,
-}
-
-/// A quick hash of short texts; whoever makes them collide slows his own batch down.
-#[derive(Debug, Default)]
-struct TextHash(u64);
-
-impl Hasher for TextHash {
-    fn write(&mut self, bytes: &[u8]) {
-        const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
-        let (chunks, rest) = bytes.as_chunks::<8>();
-        for chunk in chunks {
-            self.0 = (self.0 ^ u64::from_le_bytes(*chunk)).wrapping_mul(MIX).rotate_left(29);
-        }
-        for byte in rest {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(MIX).rotate_left(29);
-        }
-    }
-
-    fn write_usize(&mut self, n: usize) {
-        self.0 ^= n as u64;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0 ^ (self.0 >> 32)
-    }
+    numbers: HashMap<&'r [u8], u64, FixedState>,
 }
 
 impl<'r> Ranks<'r> {
@@ -219,14 +197,24 @@ impl<'r> Ranks<'r> {
         if self.numbers.is_empty() {
             return;
         }
-        let mut sorted: Vec<(&[u8], u64)> = self.numbers.into_iter().collect();
+        // Most are told apart by their first bytes, without a look at the texts.
+        let mut sorted: Vec<(u64, &[u8], u64)> =
+            self.numbers.into_iter().map(|(text, number)| (first_bytes(text), text, number)).collect();
         sorted.sort_unstable();
         let mut rank = vec![0u64; sorted.len() + 1];
-        for (position, (_, number)) in sorted.into_iter().enumerate() {
+        for (position, (_, _, number)) in sorted.into_iter().enumerate() {
             rank[number as usize] = position as u64 + 1;
         }
         for key in keys {
             *key = rank[*key as usize];
         }
     }
+}
+
+/// The first eight bytes as a number of the same order.
+fn first_bytes(text: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    let n = text.len().min(8);
+    bytes[..n].copy_from_slice(&text[..n]);
+    u64::from_be_bytes(bytes)
 }

@@ -64,16 +64,16 @@ struct Head<'a> {
 impl<'a> Head<'a> {
     fn of(root: Value<'a>) -> Head<'a> {
         let mut head = Head::default();
-        for (key, value) in root.members() {
-            let place = match key.as_ref() {
-                "id" => &mut head.id,
-                "type" => &mut head.types[0],
-                "eventType" => &mut head.types[1],
-                "event_type" => &mut head.types[2],
-                "timestamp" => &mut head.timestamp,
-                "tenantId" => &mut head.tenant,
-                "organizationId" => &mut head.organization,
-                "data" => &mut head.data,
+        for value in root.values() {
+            let place = match value.key_bytes().as_ref() {
+                b"id" => &mut head.id,
+                b"type" => &mut head.types[0],
+                b"eventType" => &mut head.types[1],
+                b"event_type" => &mut head.types[2],
+                b"timestamp" => &mut head.timestamp,
+                b"tenantId" => &mut head.tenant,
+                b"organizationId" => &mut head.organization,
+                b"data" => &mut head.data,
                 _ => continue,
             };
             if !value.is_null() {
@@ -126,9 +126,9 @@ impl<'a> Event<'a> {
     }
 
     /// The payload's fields in document order, without those of the envelope.
-    pub fn payload_members(&self) -> impl Iterator<Item = (Cow<'a, str>, Value<'a>)> {
+    pub fn payload_members(&self) -> impl Iterator<Item = Value<'a>> {
         let flat = self.data.is_none();
-        self.payload().members().filter(move |(key, _)| !flat || !ENVELOPE.contains(&key.as_ref()))
+        self.payload().values().filter(move |v| !flat || !ENVELOPE.iter().any(|key| v.is_called(key)))
     }
 
     /// A field of the body, or else of `data`.
@@ -180,11 +180,19 @@ fn event_type<'a>(head: &Head<'a>, transport: Transport<'a>) -> Result<Cow<'a, s
             ));
         }
     };
-    if found.len() > MAX_NAME || found.chars().any(char::is_control) {
+    if found.len() > MAX_NAME || has_controls(&found) {
         let detail = format!("an event type of {} bytes, or with control characters", found.len());
         return Err(Defect::new(Reason::NoType, detail));
     }
     Ok(found)
+}
+
+fn has_controls(text: &str) -> bool {
+    if text.is_ascii() {
+        text.bytes().fold(false, |found, c| found | c.is_ascii_control())
+    } else {
+        text.chars().any(char::is_control)
+    }
 }
 
 /// The routing key under which an event type is published.
@@ -214,7 +222,7 @@ fn id<'a>(
     let Some(sent) = sent else {
         return Ok((Cow::Owned(derive_id(routing_key, body)), true));
     };
-    if sent.is_empty() || sent.len() > MAX_NAME || sent.chars().any(char::is_control) {
+    if sent.is_empty() || sent.len() > MAX_NAME || has_controls(&sent) {
         let detail = format!(
             "$.id: expected 1 to {MAX_NAME} bytes without control characters, found {} bytes",
             sent.len()
@@ -297,7 +305,7 @@ fn tenant<'a>(head: &Head<'a>) -> Result<Option<Cow<'a, str>>, Defect> {
         Some(v) if v.kind() == Kind::Int => Ok(Some(Cow::Borrowed(v.raw()))),
         Some(v) => match v.as_str() {
             Some(s) if s.is_empty() => Ok(None),
-            Some(s) if s.len() <= MAX_NAME && !s.chars().any(char::is_control) => Ok(Some(s)),
+            Some(s) if s.len() <= MAX_NAME && !has_controls(&s) => Ok(Some(s)),
             _ => Err(Defect::new(
                 Reason::WrongType,
                 "tenantId: expected a short string without control characters",

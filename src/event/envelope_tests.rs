@@ -22,14 +22,14 @@ fn envelope_and_flat_are_both_right() {
         let e = e.expect("event");
         assert_eq!((e.id.as_ref(), e.id_derived, e.tenant.as_deref()), ("e1", false, Some("t")));
         assert_eq!(e.routing_key, "a.b");
-        assert_eq!(e.payload_members().map(|(k, _)| k.into_owned()).collect::<Vec<_>>(), ["x"]);
+        assert_eq!(e.payload_members().map(|v| v.key().into_owned()).collect::<Vec<_>>(), ["x"]);
     });
     let body = format!(r#"{{"type":"a.b",{TIME},"userId":"u","organizationId":"o"}}"#);
     with(&body, Transport::default(), |e| {
         let e = e.expect("event");
         assert!(e.id_derived && e.id.starts_with("sha256-") && e.id.len() == 71);
         assert_eq!(e.tenant.as_deref(), Some("o"));
-        let keys: Vec<_> = e.payload_members().map(|(k, _)| k.into_owned()).collect();
+        let keys: Vec<_> = e.payload_members().map(|v| v.key().into_owned()).collect();
         assert_eq!(keys, ["userId", "organizationId"]);
     });
 }

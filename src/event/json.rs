@@ -4,6 +4,8 @@
 //! builds no tree: a [`Document`] is a reused vector of spans into the body, in document order, each knowing where its
 //! subtree ends. Whoever wants a field walks siblings; raw values are slices of what was received.
 
+mod scan;
+
 use std::borrow::Cow;
 
 use super::{Defect, Reason};
@@ -51,24 +53,11 @@ impl Default for Limits {
     }
 }
 
-/// The reusable memory of the pass.
+/// Scans bodies; its memory is used again and again.
 #[derive(Debug, Default)]
 pub struct Scanner {
-    nodes: Vec<Node>,
-    open: Vec<Frame>,
-    /// Hashes of the keys of all open objects; each frame owns the tail from its `keys` on.
-    keys: Vec<(u64, u32)>,
+    memory: scan::Memory,
 }
-
-#[derive(Debug, Clone, Copy)]
-struct Frame {
-    node: u32,
-    keys: u32,
-    object: bool,
-}
-
-/// Objects with more keys than this are checked for duplicates by sorting at their end.
-const LINEAR_KEYS: usize = 32;
 
 impl Scanner {
     /// Checks `body` and returns its index.
@@ -77,9 +66,6 @@ impl Scanner {
     /// `not_json` (also for invalid UTF-8, lone surrogates, trailing bytes), `too_deep`, `duplicate_key`; the detail
     /// names the byte offset.
     pub fn scan<'a>(&'a mut self, body: &'a [u8], limits: Limits) -> Result<Document<'a>, Defect> {
-        self.nodes.clear();
-        self.open.clear();
-        self.keys.clear();
         if u32::try_from(body.len()).is_err() {
             return Err(Defect::new(Reason::TooLarge, "a body of 4 GiB or more"));
         }
@@ -87,339 +73,9 @@ impl Scanner {
             let at = std::str::from_utf8(body).map_or_else(|e| e.valid_up_to(), |_| body.len());
             Defect::new(Reason::NotJson, format!("invalid UTF-8 at byte {at}"))
         })?;
-        Pass { s: self, text, b: body, at: 0, limits }.run()?;
-        Ok(Document { text, nodes: &self.nodes })
+        scan::scan(&mut self.memory, text, limits)?;
+        Ok(Document { text, nodes: &self.memory.nodes })
     }
-}
-
-struct Pass<'s, 'a> {
-    s: &'s mut Scanner,
-    text: &'a str,
-    b: &'a [u8],
-    at: usize,
-    limits: Limits,
-}
-
-impl Pass<'_, '_> {
-    fn run(&mut self) -> Result<(), Defect> {
-        self.space();
-        self.value((0, 0), false)?;
-        while let Some(frame) = self.s.open.last().copied() {
-            self.space();
-            let first = self.s.nodes.len() == frame.node as usize + 1;
-            let close = if frame.object { b'}' } else { b']' };
-            if self.peek() == Some(close) {
-                self.at += 1;
-                self.close(frame)?;
-                continue;
-            }
-            if !first {
-                self.expect(b',', if frame.object { "`,` or `}`" } else { "`,` or `]`" })?;
-                self.space();
-            }
-            if frame.object {
-                let (key, escaped) = self.key()?;
-                self.value(key, escaped)?;
-            } else {
-                self.value((0, 0), false)?;
-            }
-        }
-        self.space();
-        if self.at < self.b.len() { Err(self.bad("nothing more after the value")) } else { Ok(()) }
-    }
-
-    #[inline]
-    fn peek(&self) -> Option<u8> {
-        self.b.get(self.at).copied()
-    }
-
-    #[inline]
-    fn space(&mut self) {
-        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
-            self.at += 1;
-        }
-    }
-
-    #[inline]
-    fn expect(&mut self, byte: u8, name: &str) -> Result<(), Defect> {
-        if self.peek() == Some(byte) {
-            self.at += 1;
-            Ok(())
-        } else {
-            Err(self.bad(name))
-        }
-    }
-
-    #[cold]
-    fn bad(&self, wanted: &str) -> Defect {
-        let at = self.at;
-        let detail = match self.text.get(at..).and_then(|rest| rest.chars().next()) {
-            Some(c) => format!("expected {wanted} at byte {at}, found {c:?}"),
-            None => format!("expected {wanted} at byte {at}, found the end"),
-        };
-        Defect::new(Reason::NotJson, detail)
-    }
-
-    /// One value; arrays and objects are only opened here and closed by `run`.
-    #[inline]
-    fn value(&mut self, key: (u32, u32), key_escaped: bool) -> Result<(), Defect> {
-        let start = self.at;
-        let mut escaped = false;
-        let kind = match self.peek() {
-            Some(b'"') => {
-                escaped = self.string()?;
-                Kind::String
-            }
-            Some(b'-' | b'0'..=b'9') => self.number()?,
-            Some(b'{') => return self.open(Kind::Object, key, key_escaped),
-            Some(b'[') => return self.open(Kind::Array, key, key_escaped),
-            Some(b't') => self.word("true", Kind::Bool)?,
-            Some(b'f') => self.word("false", Kind::Bool)?,
-            Some(b'n') => self.word("null", Kind::Null)?,
-            _ => return Err(self.bad("a JSON value")),
-        };
-        let next = self.s.nodes.len() as u32 + 1;
-        self.s.nodes.push(Node {
-            kind,
-            key_escaped,
-            escaped,
-            key,
-            value: (start as u32, self.at as u32),
-            next,
-        });
-        Ok(())
-    }
-
-    fn open(&mut self, kind: Kind, key: (u32, u32), key_escaped: bool) -> Result<(), Defect> {
-        if self.s.open.len() >= self.limits.max_depth {
-            let detail = format!("more than {} levels of nesting at byte {}", self.limits.max_depth, self.at);
-            return Err(Defect::new(Reason::TooDeep, detail));
-        }
-        let node = self.s.nodes.len() as u32;
-        let value = (self.at as u32, 0);
-        self.s.nodes.push(Node { kind, key_escaped, escaped: false, key, value, next: 0 });
-        let keys = self.s.keys.len() as u32;
-        self.s.open.push(Frame { node, keys, object: kind == Kind::Object });
-        self.at += 1;
-        Ok(())
-    }
-
-    fn close(&mut self, frame: Frame) -> Result<(), Defect> {
-        let end = self.s.nodes.len() as u32;
-        let node = &mut self.s.nodes[frame.node as usize];
-        node.value.1 = self.at as u32;
-        node.next = end;
-        let from = frame.keys as usize;
-        if self.s.keys.len() - from > LINEAR_KEYS {
-            self.s.keys[from..].sort_unstable();
-            let mut start = from;
-            for i in from + 1..=self.s.keys.len() {
-                if i == self.s.keys.len() || self.s.keys[i].0 != self.s.keys[start].0 {
-                    for a in start..i {
-                        for b in a + 1..i {
-                            self.compare(self.s.keys[a].1, self.s.keys[b].1)?;
-                        }
-                    }
-                    start = i;
-                }
-            }
-        }
-        self.s.keys.truncate(from);
-        self.s.open.pop();
-        Ok(())
-    }
-
-    /// A key with its colon; notes it in the open object.
-    #[inline]
-    fn key(&mut self) -> Result<((u32, u32), bool), Defect> {
-        if self.peek() != Some(b'"') {
-            return Err(self.bad("a key in double quotes"));
-        }
-        let start = self.at + 1;
-        let escaped = self.string()?;
-        let key = (start as u32, self.at as u32 - 1);
-        let hash = if escaped {
-            hash(unescape(&self.text[start..self.at - 1]).as_bytes())
-        } else {
-            hash(&self.b[start..self.at - 1])
-        };
-        let from = self.s.open.last().map_or(0, |f| f.keys as usize);
-        let node = self.s.nodes.len() as u32;
-        self.s.keys.push((hash, node));
-        let known = self.s.keys.len() - 1;
-        if known - from < LINEAR_KEYS
-            && let Some(i) = self.s.keys[from..known].iter().position(|k| k.0 == hash)
-        {
-            let other = self.s.nodes[self.s.keys[from + i].1 as usize];
-            self.compare_keys(other.key, other.key_escaped, key, escaped)?;
-        }
-        self.space();
-        self.expect(b':', "`:`")?;
-        self.space();
-        Ok((key, escaped))
-    }
-
-    fn compare(&self, a: u32, b: u32) -> Result<(), Defect> {
-        let (a, b) = (self.s.nodes[a as usize], self.s.nodes[b as usize]);
-        self.compare_keys(a.key, a.key_escaped, b.key, b.key_escaped)
-    }
-
-    fn compare_keys(&self, a: (u32, u32), ae: bool, b: (u32, u32), be: bool) -> Result<(), Defect> {
-        let (x, y) = (text(self.text, a, ae), text(self.text, b, be));
-        if x != y {
-            return Ok(());
-        }
-        let shown: String = x.chars().take(64).collect();
-        Err(Defect::new(
-            Reason::DuplicateKey,
-            format!("key {shown:?} stands twice in one object, at byte {}", b.0),
-        ))
-    }
-
-    /// A string with its quotes; true if it has escapes.
-    #[inline]
-    fn string(&mut self) -> Result<bool, Defect> {
-        self.at += 1;
-        let mut escaped = false;
-        loop {
-            self.at += plain(&self.b[self.at..]);
-            match self.peek() {
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(escaped);
-                }
-                Some(b'\\') => {
-                    escaped = true;
-                    self.escape()?;
-                }
-                Some(_) => return Err(self.bad("no control character within a string")),
-                None => return Err(self.bad("the end of a string")),
-            }
-        }
-    }
-
-    #[cold]
-    fn escape(&mut self) -> Result<(), Defect> {
-        match self.b.get(self.at + 1) {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
-                self.at += 2;
-                Ok(())
-            }
-            Some(b'u') => {
-                let unit = self.hex4(self.at + 2)?;
-                match unit {
-                    0xD800..=0xDBFF => {
-                        let low = if self.b.get(self.at + 6..self.at + 8) == Some(b"\\u") {
-                            self.hex4(self.at + 8)?
-                        } else {
-                            0
-                        };
-                        if !(0xDC00..=0xDFFF).contains(&low) {
-                            return Err(self.bad("no lone surrogate"));
-                        }
-                        self.at += 12;
-                    }
-                    0xDC00..=0xDFFF => return Err(self.bad("no lone surrogate")),
-                    _ => self.at += 6,
-                }
-                Ok(())
-            }
-            _ => Err(self.bad("a known escape")),
-        }
-    }
-
-    fn hex4(&self, at: usize) -> Result<u32, Defect> {
-        let digits = self.b.get(at..at + 4).filter(|d| d.iter().all(u8::is_ascii_hexdigit));
-        let digits = digits.ok_or_else(|| self.bad("four hexadecimal digits after \\u"))?;
-        Ok(digits.iter().fold(0, |n, d| n * 16 + (*d as char).to_digit(16).unwrap_or(0)))
-    }
-
-    #[inline]
-    fn number(&mut self) -> Result<Kind, Defect> {
-        if self.peek() == Some(b'-') {
-            self.at += 1;
-        }
-        match self.peek() {
-            Some(b'0') => self.at += 1,
-            Some(b'1'..=b'9') => self.digits(),
-            _ => return Err(self.bad("a digit")),
-        }
-        let mut kind = Kind::Int;
-        if self.peek() == Some(b'.') {
-            self.at += 1;
-            kind = Kind::Number;
-            self.some_digits()?;
-        }
-        if let Some(b'e' | b'E') = self.peek() {
-            self.at += 1;
-            kind = Kind::Number;
-            if let Some(b'+' | b'-') = self.peek() {
-                self.at += 1;
-            }
-            self.some_digits()?;
-        }
-        Ok(kind)
-    }
-
-    #[inline]
-    fn digits(&mut self) {
-        while let Some(b'0'..=b'9') = self.peek() {
-            self.at += 1;
-        }
-    }
-
-    #[inline]
-    fn some_digits(&mut self) -> Result<(), Defect> {
-        let start = self.at;
-        self.digits();
-        if self.at == start { Err(self.bad("a digit")) } else { Ok(()) }
-    }
-
-    fn word(&mut self, word: &str, kind: Kind) -> Result<Kind, Defect> {
-        if self.b[self.at..].starts_with(word.as_bytes()) {
-            self.at += word.len();
-            Ok(kind)
-        } else {
-            Err(self.bad("a JSON value"))
-        }
-    }
-}
-
-/// Bytes before the first quote, backslash or control character, eight at a time.
-#[inline]
-fn plain(b: &[u8]) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let (chunks, rest) = b.as_chunks::<8>();
-    for (i, chunk) in chunks.iter().enumerate() {
-        let w = u64::from_le_bytes(*chunk);
-        let quote = w ^ (ONES * b'"' as u64);
-        let slash = w ^ (ONES * b'\\' as u64);
-        // The classic "has a zero byte" / "has a byte below 0x20" tests; only the lowest hit needs to be exact.
-        let hit = (quote.wrapping_sub(ONES) & !quote)
-            | (slash.wrapping_sub(ONES) & !slash)
-            | (w.wrapping_sub(ONES * 0x20) & !w);
-        let hit = hit & HIGH;
-        if hit != 0 {
-            return i * 8 + hit.trailing_zeros() as usize / 8;
-        }
-    }
-    let done = chunks.len() * 8;
-    done + rest.iter().position(|c| matches!(c, b'"' | b'\\' | 0..0x20)).unwrap_or(rest.len())
-}
-
-/// A quick hash of a key; equal keys are compared afterwards.
-#[inline]
-fn hash(key: &[u8]) -> u64 {
-    let mut h = key.len() as u64;
-    let (chunks, rest) = key.as_chunks::<8>();
-    for chunk in chunks {
-        h = (h ^ u64::from_le_bytes(*chunk)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
-    }
-    for byte in rest {
-        h = (h ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3);
-    }
-    h
 }
 
 fn text(body: &str, (from, to): (u32, u32), escaped: bool) -> Cow<'_, str> {
@@ -522,6 +178,20 @@ impl<'a> Value<'a> {
         (node.kind == Kind::String).then(|| text(self.doc.text, (from + 1, to - 1), node.escaped))
     }
 
+    /// The bytes of a string, escapes resolved; `None` for anything else.
+    #[inline]
+    pub fn as_bytes(self) -> Option<Cow<'a, [u8]>> {
+        let node = self.node();
+        if node.kind != Kind::String {
+            return None;
+        }
+        let (from, to) = (node.value.0 as usize + 1, node.value.1 as usize - 1);
+        Some(match node.escaped {
+            false => Cow::Borrowed(&self.doc.text.as_bytes()[from..to]),
+            true => Cow::Owned(unescape(&self.doc.text[from..to]).into_bytes()),
+        })
+    }
+
     /// The value of an integer that fits; `None` for anything else.
     #[inline]
     pub fn as_i64(self) -> Option<i64> {
@@ -546,7 +216,13 @@ impl<'a> Value<'a> {
     /// The member of an object under `key`.
     #[inline]
     pub fn get(self, key: &str) -> Option<Value<'a>> {
-        self.members().find(|(k, _)| k == key).map(|(_, v)| v)
+        self.children(Kind::Object).find(|v| v.is_called(key))
+    }
+
+    /// True if it is a member called `key`.
+    #[inline]
+    pub fn is_called(self, key: &str) -> bool {
+        *self.key_bytes() == *key.as_bytes()
     }
 
     /// The members of an object in document order; nothing for anything else.
@@ -559,6 +235,12 @@ impl<'a> Value<'a> {
         })
     }
 
+    /// The members of an object in document order, without their keys; nothing for anything else.
+    #[inline]
+    pub fn values(self) -> impl Iterator<Item = Value<'a>> {
+        self.children(Kind::Object)
+    }
+
     /// The elements of an array in document order; nothing for anything else.
     #[inline]
     pub fn elements(self) -> impl Iterator<Item = Value<'a>> {
@@ -569,6 +251,17 @@ impl<'a> Value<'a> {
     pub fn raw_key(self) -> &'a str {
         let (from, to) = self.node().key;
         &self.doc.text[from as usize..to as usize]
+    }
+
+    /// The bytes of the key under which it stands, escapes resolved.
+    #[inline]
+    pub fn key_bytes(self) -> Cow<'a, [u8]> {
+        let node = self.node();
+        let (from, to) = (node.key.0 as usize, node.key.1 as usize);
+        match node.key_escaped {
+            false => Cow::Borrowed(&self.doc.text.as_bytes()[from..to]),
+            true => Cow::Owned(unescape(&self.doc.text[from..to]).into_bytes()),
+        }
     }
 
     /// The key under which it stands, escapes resolved.

@@ -60,24 +60,21 @@ impl Instant {
     pub fn write_utc(self, out: &mut Vec<u8>) {
         let (y, mo, d) = civil(self.seconds.div_euclid(DAY_SECONDS));
         let s = self.seconds.rem_euclid(DAY_SECONDS);
-        put(out, y, 4);
-        out.push(b'-');
-        put(out, i64::from(mo), 2);
-        out.push(b'-');
-        put(out, i64::from(d), 2);
-        out.push(b'T');
-        put(out, s / 3600, 2);
-        out.push(b':');
-        put(out, s / 60 % 60, 2);
-        out.push(b':');
-        put(out, s % 60, 2);
-        if self.digits > 0 {
-            out.push(b'.');
-            let from = out.len();
-            put(out, i64::from(self.nanos), 9);
-            out.truncate(from + usize::from(self.digits));
+        let mut text = *b"YYYY-MM-DDThh:mm:ss.nnnnnnnnnZ";
+        let pairs = [y / 100, y % 100, i64::from(mo), i64::from(d), s / 3600, s / 60 % 60, s % 60];
+        for (at, value) in [0, 2, 5, 8, 11, 14, 17].into_iter().zip(pairs) {
+            text[at] = b'0' + (value / 10) as u8;
+            text[at + 1] = b'0' + (value % 10) as u8;
         }
-        out.push(b'Z');
+        let digits = usize::from(self.digits);
+        let mut fraction = self.nanos / 10u32.pow(9 - u32::from(self.digits));
+        for place in text[20..20 + digits].iter_mut().rev() {
+            *place = b'0' + (fraction % 10) as u8;
+            fraction /= 10;
+        }
+        let end = if digits > 0 { 20 + digits } else { 19 };
+        text[end] = b'Z';
+        out.extend_from_slice(&text[..=end]);
     }
 }
 
@@ -176,15 +173,6 @@ pub fn format_micros(at: Micros) -> String {
         us % 1_000_000
     );
     out
-}
-
-fn put(out: &mut Vec<u8>, mut value: i64, width: usize) {
-    let from = out.len();
-    out.resize(from + width, b'0');
-    for place in out[from..].iter_mut().rev() {
-        *place = b'0' + (value % 10) as u8;
-        value /= 10;
-    }
 }
 
 #[cfg(test)]

@@ -80,6 +80,7 @@ struct Path<'p> {
 
 enum Step<'p> {
     Root,
+    Member(Value<'p>),
     Key(&'p str),
     Index(usize),
 }
@@ -87,13 +88,18 @@ enum Step<'p> {
 impl Path<'_> {
     /// True at `$.data`.
     fn is_payload(&self) -> bool {
-        matches!(self.step, Step::Key("data")) && self.parent.is_some_and(|p| matches!(p.step, Step::Root))
+        let is_data = matches!(self.step, Step::Member(v) if v.is_called("data"));
+        is_data && self.parent.is_some_and(|p| matches!(p.step, Step::Root))
     }
 
     fn text(&self) -> String {
         let mut text = self.parent.map_or_else(String::new, Path::text);
         match self.step {
             Step::Root => text.push('$'),
+            Step::Member(value) => {
+                text.push('.');
+                text.push_str(&value.key());
+            }
             Step::Key(key) => {
                 text.push('.');
                 text.push_str(key);
@@ -122,13 +128,20 @@ impl Check<'_> {
         }
         let mut seen = 0u64;
         let mut next = 0;
-        for (key, member) in value.members() {
+        for member in value.values() {
             // Senders keep the order of the entry more often than not, so look behind the last hit first.
-            let order = (next..fields.len()).chain(0..next);
-            let Some(i) = order.into_iter().find(|i| fields[*i].is_called(&key)) else { continue };
+            let key = member.key_bytes();
+            let named = |fields: &[Field]| fields.iter().position(|f| f.is_called(&*key));
+            let Some(i) = named(&fields[next..]).map(|i| next + i).or_else(|| named(&fields[..next])) else {
+                continue;
+            };
             seen |= 1 << i;
             next = i + 1;
-            self.value(&fields[i].ty, member, &Path { parent: Some(path), step: Step::Key(&key) });
+            self.value(&fields[i].ty, member, &Path { parent: Some(path), step: Step::Member(member) });
+        }
+        let all = u64::MAX.checked_shl(fields.len() as u32).map_or(u64::MAX, |above| !above);
+        if seen == all {
+            return;
         }
         let waived = if path.is_payload() { self.waived } else { None };
         for (i, field) in fields.iter().enumerate() {
@@ -155,13 +168,15 @@ impl Check<'_> {
             Type::Number => is_number(value),
             Type::Bool => value.kind() == Kind::Bool,
             Type::Money => is_number(value) || value.as_str().is_some_and(|s| format::is_decimal(&s)),
-            Type::Uuid => value.as_str().is_some_and(|s| format::is_uuid(&s)),
-            Type::Id => value.as_str().is_some_and(|s| !s.is_empty()),
+            Type::Uuid => value.as_bytes().is_some_and(|s| format::is_uuid(&s)),
+            Type::Id => value.as_bytes().is_some_and(|s| !s.is_empty()),
             Type::String => value.kind() == Kind::String,
             Type::Time => value.as_str().is_some_and(|s| format::is_date_time(&s)),
             Type::Date => value.as_str().is_some_and(|s| format::is_date(&s)),
             Type::Email => value.as_str().is_some_and(|s| format::is_email(&s)),
-            Type::Enum(values) => value.as_str().is_some_and(|s| values.iter().any(|v| *v == s)),
+            Type::Enum(values) => {
+                value.as_bytes().is_some_and(|s| values.iter().any(|v| v.as_bytes() == &*s))
+            }
         };
         if !fits {
             self.violation(path, expected(ty), found(value));

@@ -235,7 +235,7 @@ fn scalar(value: Value<'_>) -> Option<Cow<'_, str>> {
 /// The payload fields that `wanted` names, as a JSON object, redacted.
 fn pick(event: &Event<'_>, redaction: &Redaction, wanted: impl Fn(&str) -> bool) -> Vec<u8> {
     let mut out = vec![b'{'];
-    for (_, value) in event.payload_members().filter(|(key, _)| wanted(key)) {
+    for value in event.payload_members().filter(|v| wanted(&v.key())) {
         if out.len() > 1 {
             out.push(b',');
         }

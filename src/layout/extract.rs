@@ -56,8 +56,7 @@ impl Layout {
         }
         let mut identity = IdentityHash::new(key);
         for i in &self.identity {
-            let value = (!row.is_null(*i)).then(|| row.value(*i, &self.columns[*i].kind));
-            identity.add(value);
+            identity.add_cell(row.cell_of(*i), &self.columns[*i].kind);
         }
         let partition = self.partition_column.filter(|i| !row.is_null(*i)).map(|i| {
             let (from, to) = row.span(i);
@@ -140,7 +139,7 @@ impl<'x, 'e> Extraction<'x, 'e> {
         }
         let from = out.len();
         out.push(b'{');
-        for (_, value) in self.event.payload_members() {
+        for value in self.event.payload_members() {
             if out.len() > from + 1 {
                 out.push(b',');
             }
@@ -162,8 +161,8 @@ impl<'x, 'e> Extraction<'x, 'e> {
                 row.with(|out| self.layout.redaction.write(&self.event.event_type, value, out))
             }
             // Straight into the row: most columns are text.
-            ColumnType::String => match value.as_str() {
-                Some(text) => row.bytes(text.as_bytes()),
+            ColumnType::String => match value.as_bytes() {
+                Some(text) => row.bytes(&text),
                 None => return Err(wrong(column, value)),
             },
             kind => {
@@ -207,8 +206,8 @@ impl<'x, 'e> Extraction<'x, 'e> {
 }
 
 fn text_into(value: Value<'_>, out: &mut Vec<u8>) -> bool {
-    let text = value.as_str();
-    sized(out, |out| out.extend_from_slice(text.as_deref().unwrap_or("").as_bytes()));
+    let text = value.as_bytes();
+    sized(out, |out| out.extend_from_slice(text.as_deref().unwrap_or_default()));
     text.is_some()
 }
 

@@ -413,7 +413,7 @@ fn check(described: &EventType, event: &Event<'_>, block: &mut Block) -> Vec<Str
 /// The payload of a flat event as a JSON object, its members as received.
 fn remaining(event: &Event<'_>) -> Cow<'static, str> {
     let mut out = String::from("{");
-    for (_, value) in event.payload_members() {
+    for value in event.payload_members() {
         if out.len() > 1 {
             out.push(',');
         }

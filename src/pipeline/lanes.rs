@@ -122,7 +122,9 @@ pub fn take(rows: &mut Rows, layout: &Layout, claims: &Claims, taken: &mut Rows)
 impl Open {
     /// Appends a row.
     pub fn push(&mut self, row: &[u8], head: &RowHead) {
-        self.rows.push(row, head.identity, head.time);
+        if self.rows.push(row, head.identity, head.time) {
+            self.account();
+        }
         self.urgent |= head.urgent;
     }
 

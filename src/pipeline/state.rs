@@ -221,7 +221,6 @@ impl State {
                 let open = lane.open(flagged, received_at, &self.budget);
                 open.push(row, head);
                 open.last_at = self.taken_in.0;
-                open.account();
                 if let Some(rolled) = self.full(id, flagged) {
                     self.seal(id, flagged, rolled);
                 }

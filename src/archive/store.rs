@@ -14,11 +14,11 @@ use object_store::{
     Result as StoreResult,
 };
 
-use super::digest::{Envelope, Hash, Kind, PAYLOAD_TYPE, Tip};
+use super::digest::{Envelope, Hash, Header, Kind, PAYLOAD_TYPE, Tip};
 use super::step::{Ask, Outcome, Sealed, Survey};
-use super::time::{SECOND, Time};
+use super::time::{SECOND, Time, date, day_of};
 use super::trust::Trust;
-use super::{chain_name, integrity_folder, under};
+use super::{chain_name, head_name, integrity_folder, under};
 use crate::error::{Error, Result};
 
 /// A store and the path below which everything lies.
@@ -220,8 +220,10 @@ async fn newest(place: &Place, prefix: &str, chain_id: String, known: Option<Tip
         let alarm = format!("digest {low} of chain {chain_id} is not the one that was there");
         return Ok(Some(Look { tip, stored: None, alarm: Some(alarm) }));
     }
+    let mut alarm = None;
     let tip = match Envelope::parse(&bytes) {
         Ok(e) => {
+            alarm = copy_head(place, prefix, &at(low), &e.header, &bytes).await?;
             let finished = matches!(e.header.kind, Kind::Farewell | Kind::Ending);
             Tip { chain_id, seq: low, sha256, until: e.header.until, finished }
         }
@@ -231,7 +233,24 @@ async fn newest(place: &Place, prefix: &str, chain_id: String, known: Option<Tip
             Tip { chain_id, seq: low, sha256, until, finished: false }
         }
     };
-    Ok(Some(Look { tip, stored: Some(modified), alarm: None }))
+    Ok(Some(Look { tip, stored: Some(modified), alarm }))
+}
+
+/// Makes the copy of a head whose writer may have died before it could; whoever names a head has seen its copy.
+async fn copy_head(
+    place: &Place,
+    prefix: &str,
+    name: &str,
+    header: &Header,
+    bytes: &bytes::Bytes,
+) -> Result<Option<String>> {
+    let (id, seq) = (&header.chain_id, header.seq);
+    if header.chains.is_none() || chain_name(prefix, id, seq) != name {
+        return Ok(None);
+    }
+    let copy = head_name(prefix, &date(day_of(header.until.0)), id, seq);
+    let made = create(place, &copy, &PutPayload::from(bytes.clone())).await?;
+    Ok((made == Created::Others).then(|| format!("{copy} holds other bytes than the head it should be")))
 }
 
 /// The tips that the newest heads name: where to read on from. A head that our key did not sign is passed over, so that

@@ -180,7 +180,11 @@ impl Trust {
         at: Micros,
     ) -> std::result::Result<(), Distrust> {
         let message = pae(payload_type, payload);
-        for s in signatures {
+        for (n, s) in signatures.iter().enumerate() {
+            // Whoever could add a signature could change the bytes of a digest and leave it valid.
+            if signatures[..n].iter().any(|other| other.key_id == s.key_id) {
+                return Err(Distrust::Invalid(s.key_id.clone()));
+            }
             let (key, public) =
                 self.keys.get(&s.key_id).ok_or_else(|| Distrust::Unknown(s.key_id.clone()))?;
             if !public.verify(&message, &s.sig) {

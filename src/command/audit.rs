@@ -17,8 +17,10 @@ use crate::archive::verify::Progress;
 use crate::archive::{KeyFile, Options, Place, keygen, rotate, verify};
 use crate::cli::{Audit, AuditVerify, Global};
 use crate::clock::{Clock, fresh_id, fresh_secret};
+use crate::config::with_credentials;
 use crate::error::{Error, Kind, Result};
-use crate::store::{self, Store};
+
+use crate::store::{self, Location, Store};
 
 /// How long an old key still counts after its rotation: time to bring the new one to every writer.
 const OVERLAP: Duration = Duration::from_secs(7 * 86_400);
@@ -112,15 +114,10 @@ async fn check(setup: &Setup, args: &AuditVerify) -> Result<ExitCode> {
 }
 
 fn anchor(setup: &Setup, url: Option<&str>) -> Result<Option<Store>> {
-    let configured = setup.config.archive.anchor.clone();
-    let location = match url {
-        Some(url) => {
-            let mut location = configured.unwrap_or_else(|| setup.config.data_lake.location.clone());
-            url.clone_into(&mut location.url);
-            Some(location)
-        }
-        None => configured,
-    };
+    let archive = &setup.config.archive;
+    let near = archive.anchor.as_ref().or(archive.location.as_ref()).unwrap_or(&setup.config.data_lake.location);
+    let given = url.map(|url| Location { url: url.to_owned(), ..Location::default() });
+    let location = given.map(|own| with_credentials(own, near)).or_else(|| archive.anchor.clone());
     location.map(|at| store::open(&at, setup.config.limits.put_deadline)).transpose()
 }
 

@@ -124,6 +124,7 @@ fn summary(seen: &Seen) -> String {
     if let Some(archive) = &config.archive.location {
         text.push_str(&format!("archive     {}\n", archive.url));
     }
+    text.push_str(&format!("proof       {}\n", proof(config)));
     for consumer in &config.consumers {
         let layouts = consumer.layouts.join(", ");
         text.push_str(&format!("consumer    {}: {} -> {layouts}\n", consumer.name, consumer.queue));
@@ -136,6 +137,19 @@ fn summary(seen: &Seen) -> String {
     }
     text.push_str(&format!("catalog     {} event types\n\n", seen.event_types));
     text
+}
+
+/// How the archive proves itself, or what it lacks for that.
+fn proof(config: &Config) -> String {
+    let archive = &config.archive;
+    let Some(key) = &archive.signing_key_file else {
+        return "no signing key: audit blobs are kept, but nothing proves that they are all there; \
+                `lakehead audit keygen --out DIR`, then archive.signing_key_file"
+            .into();
+    };
+    let anchor = archive.anchor.as_ref().map_or("no anchor", |at| at.url.as_str());
+    let trust = archive.trust_file.as_ref().map_or("no trust file".into(), |f| f.display().to_string());
+    format!("digests signed with {}; trusted keys: {trust}; heads copied to: {anchor}", key.display())
 }
 
 fn counted(n: usize, noun: &str) -> String {
@@ -161,6 +175,7 @@ fn as_json(seen: &Seen, errors: usize) -> String {
         })).collect::<Vec<_>>(),
         "layouts": seen.layouts.as_ref().map(Layouts::names),
         "eventTypes": seen.event_types,
+        "proof": proof(&seen.config),
         "answers": seen.answers.iter().map(|(asked, answer)| json!({ "asked": asked, "answer": answer })).collect::<Vec<_>>(),
     });
     format!("{report:#}\n")

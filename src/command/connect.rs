@@ -1,7 +1,7 @@
 //! `check --connect`: asks the broker and the stores, by trying.
 //!
 //! Every question is asked, whatever the others were answered; what is wrong becomes a [`Problem`], what was seen a line.
-//! Nothing is left behind but probes that a locked store keeps.
+//! Nothing is left behind but what a store with versions or a lock keeps of a probe.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::layout::{Format, Layout};
 use crate::pipeline::look::read_tail;
 use crate::source::amqp::{self, Address};
-use crate::store::{Put, Store};
+use crate::store::{self, Lock, Put, Store};
 
 /// What asking has shown.
 #[derive(Debug, Default)]
@@ -49,15 +49,21 @@ pub async fn ask(setup: &Setup) -> Answers {
     let mut answers = Answers::default();
     broker(setup, &mut answers).await;
     let lake = reach(setup, "data_lake.url", setup.lake(), &mut answers).await;
-    if let Some(lake) = &lake {
+    if let Some((lake, _)) = &lake {
         datasets(setup, lake, &mut answers).await;
     }
-    if setup.config.archive.location.is_some() {
-        if let Some(archive) = reach(setup, "archive.url", setup.archive(), &mut answers).await {
-            immutability(setup, &archive, &mut answers).await;
+    let archive = match setup.config.archive.location {
+        Some(_) => reach(setup, "archive.url", setup.archive(), &mut answers).await,
+        None => lake,
+    };
+    if let Some((archive, tried)) = &archive {
+        immutability(setup, archive, tried, &mut answers);
+    }
+    if let Some(at) = &setup.config.archive.anchor {
+        let anchor = store::open(at, setup.config.limits.put_deadline);
+        if let Some((anchor, tried)) = reach(setup, "archive.anchor.url", anchor, &mut answers).await {
+            answers.line(format!("anchor {}", anchor.shown()), tried.verdict());
         }
-    } else if let Some(lake) = &lake {
-        immutability(setup, lake, &mut answers).await;
     }
     answers
 }
@@ -102,16 +108,19 @@ async fn queue(
 }
 
 /// Opens a store and tries what Lakehead needs of it.
-async fn reach(setup: &Setup, key: &str, store: Result<Store>, answers: &mut Answers) -> Option<Store> {
+async fn reach(
+    setup: &Setup,
+    key: &str,
+    store: Result<Store>,
+    answers: &mut Answers,
+) -> Option<(Store, Tried)> {
     let tried = async {
         let store = store?;
         super::probe(setup, &store).await?;
-        let path = store.path(&format!("_lakehead/probes/{}", fresh_id()))?;
-        let first = store.create(&path, "probe".into()).await?;
-        let second = store.create(&path, "other".into()).await?;
-        Ok::<_, Error>((store, path, first, second))
+        let tried = Tried::new(&store).await?;
+        Ok::<_, Error>((store, tried))
     };
-    let (store, path, first, second) = match tried.await {
+    let (store, tried) = match tried.await {
         Ok(found) => found,
         Err(e) => {
             answers.trouble(key, &e);
@@ -119,7 +128,7 @@ async fn reach(setup: &Setup, key: &str, store: Result<Store>, answers: &mut Ans
         }
     };
     answers.line("store", format!("{} takes puts", store.shown()));
-    if (first, second) != (Put::Created, Put::Exists) {
+    if !tried.create_only {
         let what = format!("{} does not keep create-only puts: it overwrites", store.shown());
         answers.problems.push(
             Problem::error(None, key, what)
@@ -130,49 +139,92 @@ async fn reach(setup: &Setup, key: &str, store: Result<Store>, answers: &mut Ans
         let layouts = c.layouts.iter().filter_map(|l| setup.layouts.named(l));
         layouts.into_iter().any(|l| l.format == Format::Parquet)
     };
-    if let Err(e) = store.delete(&path).await
-        && key == "data_lake.url"
-        && setup.config.consumers.iter().any(parquet)
-    {
-        let what = format!("{} does not let objects be deleted: {e}", store.shown());
+    if tried.keeps() && key == "data_lake.url" && setup.config.consumers.iter().any(parquet) {
+        let what = format!("{} does not let objects be deleted: {}", store.shown(), tried.verdict());
         answers.problems.push(Problem::error(None, key, what).hint(
             "Parquet datasets need a store that is not locked: put the archive elsewhere with archive.url",
         ));
     }
-    Some(store)
+    Some((store, tried))
 }
 
-/// Tries whether anything keeps an audit blob from being replaced or deleted.
-async fn immutability(setup: &Setup, store: &Store, answers: &mut Answers) {
-    let prefix = &setup.config.data_lake.audit_path_prefix;
-    let tried = async {
+/// What a store did with a probe.
+struct Tried {
+    /// It refused a second object under one name.
+    create_only: bool,
+    replaced: bool,
+    deleted: bool,
+    /// Where replacing and deleting leave the first version: how it is kept, and whether it could be deleted for good.
+    version: Option<(Lock, bool)>,
+}
+
+impl Tried {
+    async fn new(store: &Store) -> Result<Self> {
         let path = store.path(&format!("_lakehead/probes/{}.json", fresh_id()))?;
-        store.create(&path, "{}".into()).await?;
-        let version = store.head(&path).await?.and_then(|m: ObjectMeta| m.version);
-        let replaced = store.overwrite(&path, "{\"replaced\":true}".into()).await;
-        let deleted = store.delete(&path).await;
-        Ok::<_, Error>((version, replaced, deleted))
-    };
-    let verdict = match tried.await {
-        Err(e) => return answers.trouble("archive", &e),
-        Ok((_, Err(_), Err(_))) => "immutable: the store refused to replace and to delete a probe",
-        Ok((_, Ok(()), Err(_))) => "a probe could be replaced, though not deleted: set a retention policy",
-        Ok((_, Err(_), Ok(()))) => "a probe could be deleted, though not replaced: set a retention policy",
-        Ok((Some(_), Ok(()), Ok(()))) => {
-            "versioned: a probe that was replaced and deleted stays as a version; whether versions are locked is the \
-             bucket's default retention, which cannot be seen from here"
+        let first = store.create(&path, "{}".into()).await?;
+        let second = store.create(&path, "{\"second\":true}".into()).await?;
+        let version = async || {
+            let meta = store.head(&path).await?;
+            Ok::<_, Error>(meta.and_then(|m| m.version).filter(|v| v != "null"))
+        };
+        let created = version().await?;
+        let replaced = store.overwrite(&path, "{\"replaced\":true}".into()).await.is_ok();
+        let later = version().await?;
+        let deleted = store.delete(&path).await.is_ok();
+        let mut tried =
+            Tried { create_only: (first, second) == (Put::Created, Put::Exists), replaced, deleted, version: None };
+        if let (Some(versions), Some(created)) = (store.versions(), created) {
+            let lock = versions.lock(&path, &created).await?;
+            tried.version = Some((lock, versions.delete(&path, &created).await?));
+            if let Some(later) = later.filter(|v| *v != created) {
+                versions.delete(&path, &later).await?;
+            }
         }
-        Ok((None, Ok(()), Ok(()))) => {
-            "NOT immutable: a probe could be replaced and deleted; nothing but the digests would show it"
-        }
-    };
-    answers.line(format!("archive {}/{prefix}", store.shown()), verdict);
-    if setup.config.archive.signing_key_file.is_none() {
-        answers.line(
-            "archive proof",
-            "no signing key: blobs are kept, but nothing proves that they are all there",
-        );
+        Ok(tried)
     }
+
+    /// True if an object that was put stays, whatever is done.
+    fn keeps(&self) -> bool {
+        match &self.version {
+            Some((lock, erased)) => !erased && *lock != Lock::Hidden,
+            None => !self.deleted,
+        }
+    }
+
+    fn verdict(&self) -> String {
+        let hidden = "replacing and deleting an object only hide it";
+        match (&self.version, self.replaced, self.deleted) {
+            (Some((Lock::Until(mode, until), false)), ..) if mode == "COMPLIANCE" => format!(
+                "immutable: a version is kept under COMPLIANCE until {until}, and the store refused to delete it; {hidden}"
+            ),
+            (Some((Lock::Until(mode, until), false)), ..) => format!(
+                "a version is kept under {mode} until {until}, and could not be deleted; {hidden}. But whoever may bypass \
+                 {mode} can delete it: set COMPLIANCE"
+            ),
+            (Some((_, true)), ..) => "NOT immutable: the bucket has versions, but one could be deleted for good: set a \
+                                      default retention"
+                .into(),
+            (Some((Lock::None, false)), ..) => format!(
+                "nothing keeps versions; only these credentials may not delete them ({hidden}): set a default retention"
+            ),
+            (Some((Lock::Hidden, false)), ..) => format!(
+                "a version could not be deleted, but these credentials may not know whether it is locked ({hidden}): see the \
+                 bucket's default retention"
+            ),
+            (None, false, false) => "immutable: the store refused to replace and to delete a probe".into(),
+            (None, true, false) => "a probe could be replaced, though not deleted: set a retention policy".into(),
+            (None, false, true) => "a probe could be deleted, though not replaced: set a retention policy".into(),
+            (None, true, true) => {
+                "NOT immutable: a probe could be replaced and deleted; nothing but the digests would show it".into()
+            }
+        }
+    }
+}
+
+/// Says whether anything keeps an audit blob from being replaced or deleted.
+fn immutability(setup: &Setup, store: &Store, tried: &Tried, answers: &mut Answers) {
+    let prefix = &setup.config.data_lake.audit_path_prefix;
+    answers.line(format!("archive {}/{prefix}", store.shown()), tried.verdict());
 }
 
 /// Compares every Parquet layout with the newest file of its dataset.

@@ -85,6 +85,7 @@ impl Setup {
         let prefix = self.config.data_lake.audit_path_prefix.clone();
         let mut settings = archive::Settings::new(prefix, "");
         settings.digest_age = micros(archive.digest_age);
+        settings.heartbeat = micros(archive.heartbeat);
         settings.digest_entries = usize::try_from(archive.digest_entries).unwrap_or(usize::MAX);
         Ok(Some(Proof {
             signer: Arc::new(KeyFile::read(file)?),

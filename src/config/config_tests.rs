@@ -132,6 +132,7 @@ fn values_that_are_shown_as_defaults_are_the_defaults() {
         "max_in_flight",
         "listen",
         "digest_age",
+        "heartbeat",
         "digest_entries",
     ];
     let (mut text, mut seen) = (String::new(), BTreeSet::new());

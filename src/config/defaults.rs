@@ -111,6 +111,7 @@ impl Default for Archive {
             signing_key_file: None,
             trust_file: None,
             digest_age: Duration::from_secs(10),
+            heartbeat: Duration::from_secs(3_600),
             digest_entries: 1_000,
             concurrency: 64,
         }

@@ -25,6 +25,7 @@ use std::time::Duration;
 pub use defaults::ROLL;
 pub use problem::{Problem, Severity};
 pub use secret::{BrokerUrl, Secret};
+pub(crate) use stores::with_credentials;
 
 use crate::error::Result;
 use crate::layout::Roll;
@@ -203,6 +204,8 @@ pub struct Archive {
     pub trust_file: Option<PathBuf>,
     /// Age of the oldest entry at which a digest is closed. Default 10 s.
     pub digest_age: Duration,
+    /// Longest silence of an idle chain of digests, in whole seconds. Default 1 h.
+    pub heartbeat: Duration,
     /// Entries at which a digest is closed. Default 1,000.
     pub digest_entries: u64,
     /// Blobs that may be under way at once, 1 to 1,024. Default 64.

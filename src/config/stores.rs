@@ -1,7 +1,7 @@
 //! `[data_lake]` and `[archive]`: where stores are and how they are reached, key by key.
 
 use super::fields::Fields;
-use super::sections::{HOUR, MS};
+use super::sections::{HOUR, MS, SECOND};
 use super::{Archive, DataLake};
 use crate::store::{Auth, Location};
 
@@ -100,7 +100,7 @@ fn kind_of(url: &str) -> &str {
 }
 
 /// A location, with the credentials of `other` where it has none of its own and is of the same kind.
-fn with_credentials(own: Location, other: &Location) -> Location {
+pub(crate) fn with_credentials(own: Location, other: &Location) -> Location {
     let bare = own.connection_string.is_none()
         && own.auth.is_none()
         && own.account.is_none()
@@ -136,6 +136,7 @@ pub(super) fn archive(root: &mut Fields<'_>, data_lake: &Location) -> Archive {
         signing_key_file: fields.path("signing_key_file"),
         trust_file: fields.path("trust_file"),
         digest_age: fields.duration("digest_age", 100 * MS..=HOUR).unwrap_or(default.digest_age),
+        heartbeat: fields.duration("heartbeat", SECOND..=24 * HOUR).unwrap_or(default.heartbeat),
         digest_entries: fields.number("digest_entries", 1..=100_000).unwrap_or(default.digest_entries),
         concurrency: fields.number("concurrency", 1..=1_024).map_or(default.concurrency, |n| n as usize),
         location,

@@ -83,6 +83,11 @@ impl Attestor {
         self.chain.add(entry, token, now);
     }
 
+    /// True once the chain is in the store. A blob that is stored before its chain could not be explained after a crash.
+    pub fn has_begun(&self) -> bool {
+        self.chain.newest().is_some()
+    }
+
     /// Nothing more is to be expected for now: close the digest.
     pub fn flush(&mut self) {
         self.chain.flush();

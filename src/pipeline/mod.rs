@@ -551,7 +551,8 @@ impl Loop {
             let shore = Arc::clone(&self.shore);
             self.jobs.spawn(async move { Done::Landed(Box::new(shore.land(landing).await)) });
         }
-        while self.blobs < self.pipeline.settings.blobs {
+        let proven = self.attestor.as_ref().is_none_or(Attestor::has_begun);
+        while proven && self.blobs < self.pipeline.settings.blobs {
             let Some(blob) = self.state.blobs.pop_front() else { break };
             self.state.blob_begins(blob.draft.layout);
             self.blobs += 1;

@@ -5,6 +5,7 @@
 //! at all; an answer that was lost may still have had its effect.
 
 mod open;
+mod versions;
 
 use std::error::Error as StdError;
 use std::io::ErrorKind;
@@ -21,6 +22,7 @@ use object_store::{
 use tokio::time::Instant;
 
 pub use open::{Auth, Location, open};
+pub use versions::{Lock, Versions};
 
 use crate::error::{Error, Result};
 
@@ -41,6 +43,7 @@ pub struct Store {
     shown: Arc<str>,
     deadline: Duration,
     refusal: Arc<Mutex<Option<Refusal>>>,
+    versions: Option<Arc<Versions>>,
 }
 
 /// Puts that fail, and none that succeeds between them.
@@ -57,7 +60,17 @@ pub struct Refusal {
 impl Store {
     /// A store from its parts; `shown` names it in messages, without secrets.
     pub fn new(inner: Arc<dyn ObjectStore>, root: Path, shown: &str, deadline: Duration) -> Self {
-        Store { inner, root, shown: shown.into(), deadline, refusal: Arc::default() }
+        Store { inner, root, shown: shown.into(), deadline, refusal: Arc::default(), versions: None }
+    }
+
+    /// The same store, which can be asked about versions.
+    pub fn with_versions(self, versions: Option<Versions>) -> Self {
+        Store { versions: versions.map(Arc::new), ..self }
+    }
+
+    /// Whom to ask about versions, where the store is of a kind that may keep some.
+    pub fn versions(&self) -> Option<&Versions> {
+        self.versions.as_deref()
     }
 
     /// A store in memory, for tests.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, Checksum};
+use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
-use super::Store;
+use super::{Store, Versions};
 use crate::config::Secret;
 use crate::error::{Error, Result};
 
@@ -60,12 +60,15 @@ pub struct Location {
 pub fn open(location: &Location, deadline: Duration) -> Result<Store> {
     let url = location.url.as_str();
     let (scheme, rest) = url.split_once("://").unwrap_or(("path", url));
+    let mut versions = None;
     let (inner, root): (Arc<dyn ObjectStore>, Path) = match scheme {
         "path" | "file" => (local(rest)?, Path::default()),
         "memory" => (Arc::new(object_store::memory::InMemory::new()), prefix(rest)?),
         "s3" | "s3a" => {
             let (bucket, folder) = rest.split_once('/').unwrap_or((rest, ""));
-            (s3(location, bucket, deadline)?, prefix(folder)?)
+            let (s3, options) = s3(location, bucket, deadline)?;
+            versions = Some(Versions::new(s3.clone(), &options)?);
+            (Arc::new(s3), prefix(folder)?)
         }
         "az" | "azure" | "abfs" | "abfss" => {
             let (container, folder) = rest.split_once('/').unwrap_or((rest, ""));
@@ -77,7 +80,7 @@ pub fn open(location: &Location, deadline: Duration) -> Result<Store> {
                 .hint("one of az://container/prefix, s3://bucket/prefix, file:///path, or a path"));
         }
     };
-    Ok(Store::new(inner, root, url, deadline))
+    Ok(Store::new(inner, root, url, deadline).with_versions(versions))
 }
 
 fn prefix(folder: &str) -> Result<Path> {
@@ -107,15 +110,16 @@ fn client(deadline: Duration, http: bool) -> ClientOptions {
         .with_allow_http(http)
 }
 
-fn s3(location: &Location, bucket: &str, deadline: Duration) -> Result<Arc<dyn ObjectStore>> {
+fn s3(location: &Location, bucket: &str, deadline: Duration) -> Result<(AmazonS3, ClientOptions)> {
     let variable = |name: &str| std::env::var(name).ok();
     let endpoint = location.endpoint.clone().or_else(|| variable("AWS_ENDPOINT_URL"));
     let plain = endpoint.as_deref().is_some_and(|e| e.starts_with("http://"));
     let http = plain || variable("AWS_ALLOW_HTTP").is_some_and(|v| v == "true");
+    let options = client(deadline, http);
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
         .with_retry(retry(deadline))
-        .with_client_options(client(deadline, http))
+        .with_client_options(options.clone())
         // Buckets with Object Lock refuse puts without one.
         .with_checksum_algorithm(Checksum::SHA256);
     if let Some(endpoint) = endpoint {
@@ -133,7 +137,7 @@ fn s3(location: &Location, bucket: &str, deadline: Duration) -> Result<Arc<dyn O
         builder = builder.with_secret_access_key(secret.expose());
     }
     let store = builder.build().map_err(|e| unusable(&location.url, e))?;
-    Ok(Arc::new(store))
+    Ok((store, options))
 }
 
 fn azure(location: &Location, container: &str, deadline: Duration) -> Result<Arc<dyn ObjectStore>> {

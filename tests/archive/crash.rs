@@ -63,6 +63,7 @@ async fn killed_anywhere_what_was_acked_is_digested_and_all_verifies_after_the_r
             next.event(n).await;
         }
         next.pass(10 * SECOND).await;
+        next.farewell().await;
         options.now = real_now() + HOUR + 60 * SECOND;
         let report = check(&place, &options).await;
         assert_eq!((report.verdict, report.blobs), (Verdict::Verified, 2), "{point:?}: {}", report.to_text());

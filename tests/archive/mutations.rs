@@ -136,12 +136,11 @@ fn apply(objects: &mut Objects, mutation: &Mutation) -> bool {
     *objects != before
 }
 
-/// What verification must say. Only one loss is no accusation: a farewell's copy, which a writer killed between the two
-/// puts never made; the farewell itself is there.
+/// What verification must say. Only one loss is no accusation: the copy of the archive's last farewell, which a writer
+/// killed between the two puts never made; the farewell itself is there. Whoever looked since would have made the copy.
 fn wanted(before: &Objects, after: &Objects) -> Verdict {
     let gone: Vec<&String> = before.keys().filter(|k| !after.contains_key(*k)).collect();
-    let farewells = ["chain-1-00000000000000000007", "chain-3-00000000000000000004"];
-    let copy = |k: &String| k.contains("/heads/") && farewells.iter().any(|f| k.contains(f));
+    let copy = |k: &String| k.contains("/heads/") && k.contains("chain-3-00000000000000000004");
     let just_that = gone.len() == 1 && copy(gone[0]) && before.len() == after.len() + 1;
     if just_that { Verdict::Incomplete } else { Verdict::Tampered }
 }

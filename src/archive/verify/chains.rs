@@ -32,6 +32,8 @@ pub struct Chain {
     pub summary: ChainSummary,
     /// When its oldest and newest digests came into the store, by the store's time.
     pub stored: (Micros, Micros),
+    /// When its own writer's newest digest did: an ending is another's.
+    pub spoke: Micros,
     /// Its newest digest's header, if that parsed.
     pub last: Option<Header>,
     /// For how long it may be silent.
@@ -91,6 +93,8 @@ pub struct Walk {
 /// One digest object after its own checks.
 pub(super) struct Digest {
     pub seq: u64,
+    /// By the store's time.
+    pub stored: Micros,
     pub sha256: Hash,
     pub parsed: std::result::Result<Parsed, String>,
 }
@@ -199,14 +203,14 @@ async fn walk_chain(ctx: &Arc<Ctx>, options: &Options, id: &str, walk: &mut Walk
     };
     let chain = u32::try_from(walk.chains.len()).unwrap_or(u32::MAX);
     let mut state = State::new(id, first.1, last.1);
-    let names: Vec<(u64, Path)> = numbers
+    let names: Vec<(u64, Micros, Path)> = numbers
         .iter()
-        .map(|(seq, _)| Ok((*seq, ctx.place.path(&chain_name(&ctx.prefix, id, *seq))?)))
+        .map(|(seq, stored)| Ok((*seq, *stored, ctx.place.path(&chain_name(&ctx.prefix, id, *seq))?)))
         .collect::<Result<_>>()?;
     // Read ahead and checked on all cores, taken in order.
-    let digests = stream::iter(names).map(|(seq, path)| {
+    let digests = stream::iter(names).map(|(seq, stored, path)| {
         let ctx = Arc::clone(ctx);
-        let task = tokio::spawn(async move { read(&ctx, chain, seq, path).await });
+        let task = tokio::spawn(async move { read(&ctx, chain, (seq, stored), path).await });
         async move { task.await.map_err(|e| Error::bug("checking a digest failed").source(e))? }
     });
     let mut digests = digests.buffered(8);
@@ -221,12 +225,12 @@ async fn walk_chain(ctx: &Arc<Ctx>, options: &Options, id: &str, walk: &mut Walk
     Ok(())
 }
 
-async fn read(ctx: &Ctx, chain: u32, seq: u64, path: Path) -> Result<Digest> {
+async fn read(ctx: &Ctx, chain: u32, (seq, stored): (u64, Micros), path: Path) -> Result<Digest> {
     let bytes = async { ctx.place.store.get(&path).await?.bytes().await }.await;
     let bytes = bytes.map_err(|e| store_error(format!("cannot read {path}"), e))?;
     ctx.progress.digests.fetch_add(1, Ordering::Relaxed);
     let parsed = Envelope::parse(&bytes).map(|e| check(ctx, chain, seq, path.as_ref(), e));
-    Ok(Digest { seq, sha256: Hash::of(&bytes), parsed })
+    Ok(Digest { seq, stored, sha256: Hash::of(&bytes), parsed })
 }
 
 /// What a digest tells by itself: its signatures, and its entries as records.

@@ -15,7 +15,7 @@ use super::super::store::{Place, store_error};
 use super::super::time::{SECOND, Time, date, day_of};
 use super::super::{chain_name, head_name, integrity_folder};
 use super::Options;
-use super::chains::{HeadRef, Walk, claim, claim_tips, distrusted};
+use super::chains::{Chain, HeadRef, Walk, claim, claim_tips, distrusted};
 use super::report::{Report, Weight, What};
 use crate::error::Result;
 
@@ -24,10 +24,10 @@ use crate::error::Result;
 /// # Errors
 /// `Unreachable` when the store or the anchor does not answer.
 pub async fn check(place: &Place, prefix: &str, options: &Options, walk: &mut Walk) -> Result<()> {
-    copies(place, prefix, options, walk).await?;
     if let Some(anchor) = &options.anchor {
         anchored(anchor, prefix, options, walk).await?;
     }
+    copies(place, prefix, options, walk).await?;
     named(place, prefix, options, walk).await?;
     if let Some(pin) = options.expect_head.as_ref().filter(|_| !walk.pin_found) {
         let detail = "the digest pinned by --expect-head is not in the archive";
@@ -75,16 +75,25 @@ async fn copies(place: &Place, prefix: &str, options: &Options, walk: &mut Walk)
         }
     }
     for (name, head) in expected {
-        // The next digest is put only after the copy, so only the newest may lack it.
-        if walk.chains.iter().any(|c| c.summary.chain_id == head.chain_id && c.summary.seq == head.seq) {
-            let detail =
-                "is not there; the writer may have died before it was made, the digest itself is there";
-            walk.findings.add_as(What::HeadCopy, Weight::Incomplete, name, detail);
-        } else {
-            walk.findings.add(What::HeadCopy, name, "is gone");
-        }
+        lost_copy(options, walk, name, &head);
     }
     Ok(())
+}
+
+/// A head without its copy. Its writer puts nothing before the copy is there, and whoever names it makes the copy first;
+/// so only the last words of a writer that died between the two puts, unseen by anybody since, may lack it.
+fn lost_copy(options: &Options, walk: &mut Walk, name: String, head: &HeadRef) {
+    if head.until < options.now.saturating_sub(options.retention) {
+        return walk.findings.add(What::Expired, name, "the copy of a head past its retention is gone");
+    }
+    let named = walk.claims.contains_key(&(head.chain_id.clone(), head.seq));
+    let newest = |c: &Chain| c.summary.chain_id == head.chain_id && c.summary.seq == head.seq;
+    if !named && walk.chains.iter().any(newest) {
+        let detail = "is not there: its writer may have died before it was made; the digest itself is there";
+        walk.findings.add_as(What::HeadCopy, Weight::Incomplete, name, detail);
+    } else {
+        walk.findings.add(What::HeadCopy, name, "is gone");
+    }
 }
 
 /// A copy whose digest is gone still says what was there.
@@ -208,9 +217,9 @@ fn ends(prefix: &str, options: &Options, walk: &mut Walk) {
             }
             // An ending that is declared and gone is among the claims.
             _ if walk.ended.contains_key(&id) => "ended",
-            _ if options.now - chain.stored.1 > quiet => {
-                let detail =
-                    format!("last digest {name} of {}, no farewell, no ending", Time(chain.stored.1));
+            // The store's time can be set by whoever cuts a tail off; the digest's own is signed.
+            _ if options.now.saturating_sub(chain.stored.1.min(chain.summary.until.0)) > quiet => {
+                let detail = format!("last digest {name} of {}, no farewell, no ending", chain.summary.until);
                 walk.findings.add(What::Silent, format!("chain {id}"), detail);
                 "silent"
             }

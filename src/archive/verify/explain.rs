@@ -104,16 +104,21 @@ pub(super) fn accuse(u: Unlisted, options: &Options, walk: &Walk, f: &mut Findin
         let detail = format!("stored {stored}, before the archive's first digest; nothing proves it");
         return f.add(What::BeforeFirstDigest, u.path, detail);
     }
-    // A writer names a blob some seconds after it is stored, so a dead one left some behind its last digest.
-    let died = walk.chains.iter().find(|c| {
+    // A writer names a blob some seconds after it is stored, so one that died, or cannot put its digests, left some
+    // behind its last.
+    let unfinished = walk.chains.iter().find(|c| {
         let end = match c.summary.state {
             "ended" => c.stored.1,
-            "silent" => options.now,
+            "silent" | "open" => options.now,
             _ => return false,
         };
-        (c.summary.until.0.saturating_sub(60 * SECOND)..=end).contains(&u.modified)
+        (c.spoke.saturating_sub(60 * SECOND)..=end).contains(&u.modified)
     });
-    match died {
+    match unfinished {
+        Some(c) if c.summary.state == "open" => {
+            let detail = format!("stored {stored}; chain {} has put no digest since", c.summary.chain_id);
+            f.add(What::Pending, u.path, detail);
+        }
         Some(c) => {
             let id = &c.summary.chain_id;
             let detail =

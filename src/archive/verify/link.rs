@@ -40,7 +40,7 @@ impl State {
             entries: 0,
             state: "open",
         };
-        let chain = Chain { summary, stored: (oldest, newest), last: None, heartbeat: 0 };
+        let chain = Chain { summary, stored: (oldest, newest), spoke: oldest, last: None, heartbeat: 0 };
         State { id: id.to_owned(), chain, before: None }
     }
 
@@ -84,6 +84,9 @@ impl State {
         gather(walk, &name, digest.sha256, &header, trusted);
         for (day, record) in records {
             walk.index.push(day, record)?;
+        }
+        if header.kind != Kind::Ending {
+            self.chain.spoke = digest.stored;
         }
         self.take(digest.seq, digest.sha256, header);
         Ok(())

@@ -20,8 +20,8 @@ use crate::event::json::Scanner;
 /// Files handed to a thread at a time.
 const CHUNK: usize = 256;
 
-/// A path below the prefix, and where the file is.
-type Found = (String, PathBuf);
+/// A path below the prefix, where the file is, and whether it is one for sure.
+type Found = (String, PathBuf, bool);
 
 /// Judges all files of a day below `root`.
 ///
@@ -61,11 +61,14 @@ fn list(dir: &Path, folder: &str, send: &SyncSender<Vec<Found>>) -> io::Result<(
         };
         for entry in entries {
             let entry = entry?;
-            let path = format!("{folder}/{}", entry.file_name().to_string_lossy());
-            if entry.file_type()?.is_dir() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let path = format!("{folder}/{name}");
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
                 open.push((entry.path(), path));
-            } else if !staged(&path) {
-                chunk.push((path, entry.path()));
+            } else if !staged(&name) {
+                chunk.push((path, entry.path(), kind.is_file()));
             }
             if chunk.len() == CHUNK {
                 let full = std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK));
@@ -80,8 +83,8 @@ fn list(dir: &Path, folder: &str, send: &SyncSender<Vec<Found>>) -> io::Result<(
 }
 
 /// What a local store writes before it renames: `<name>#<number>`. The store does not list it either.
-fn staged(path: &str) -> bool {
-    path.rsplit_once('#').is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+fn staged(name: &str) -> bool {
+    name.split_once('#').is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn work_off(receive: &Mutex<Receiver<Vec<Found>>>, judge: &Judge) -> Tally {
@@ -91,8 +94,13 @@ fn work_off(receive: &Mutex<Receiver<Vec<Found>>>, judge: &Judge) -> Tally {
     loop {
         let chunk = receive.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(chunk) = chunk else { return tally };
-        for (path, file) in chunk {
+        for (path, file, regular) in chunk {
             let Look::Read(range) = judge.look(&path) else { continue };
+            // Opening a pipe would wait for ever.
+            if !regular && !file.metadata().is_ok_and(|m| m.is_file()) {
+                tally.unreadable(&path, &io::Error::other("it is no file"));
+                continue;
+            }
             match read(&file, &mut buf) {
                 Ok(len) => {
                     judge.judge(&mut scanner, &path, range, &buf[..len], || modified(&file), &mut tally)

@@ -67,7 +67,7 @@ pub enum What {
     UndeclaredGap,
     /// A head's copy under `heads/` is gone or differs.
     HeadCopy,
-    /// A blob that no digest names yet, younger than an hour.
+    /// A blob that no digest names yet: younger than an hour, or than the newest digest of a chain that is open.
     Pending,
     /// A blob stored while its writer died before the digest; its event is due to come again.
     Orphan,

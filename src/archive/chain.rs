@@ -79,6 +79,8 @@ pub struct Chain<T> {
     head: bool,
     head_day: Option<String>,
     surveying: bool,
+    /// True once a survey was asked for.
+    asked: bool,
     /// True once a survey came back, so that `tips` is all there is.
     looked: bool,
     survey_at: Micros,
@@ -107,6 +109,7 @@ impl<T> Chain<T> {
             head: false,
             head_day: None,
             surveying: false,
+            asked: false,
             looked: false,
             survey_at: now,
         }
@@ -166,6 +169,7 @@ impl<T> Chain<T> {
         }
         if self.survey_due(now) {
             self.surveying = true;
+            self.asked = true;
             return Ok(Step::Survey(Ask {
                 chain_id: self.id.chain_id.clone(),
                 seq: self.seq - 1,
@@ -190,7 +194,12 @@ impl<T> Chain<T> {
     }
 
     fn survey_due(&self, now: Micros) -> bool {
-        !self.closing && self.seq > 0 && !self.surveying && now >= self.survey_at
+        (!self.closing || !self.asked) && self.seq > 0 && !self.surveying && now >= self.survey_at
+    }
+
+    /// True while the first survey is under way: the farewell of a short run waits for it, so that it names the others.
+    fn looks_around(&self) -> bool {
+        self.surveying && !self.looked
     }
 
     /// When the next digest is due if nothing else happens.
@@ -200,13 +209,13 @@ impl<T> Chain<T> {
     }
 
     fn next_flight(&mut self, now: Micros) -> Result<Option<Flight<T>>> {
-        if let Some(tip) = self.silent.front().filter(|_| !self.closing) {
+        if let Some(tip) = self.silent.front() {
             let (tip, sealed) = (tip.clone(), self.seal_ending(tip, now)?);
             self.silent.pop_front();
             return Ok(Some(Flight::new(sealed, Purpose::Ending { tip })));
         }
         let due = self.seq == 0
-            || self.closing
+            || (self.closing && !(self.open.is_empty() && self.looks_around()))
             || (self.flush && !self.open.is_empty())
             || self.open.len() >= self.settings.digest_entries
             || self.head
@@ -317,6 +326,7 @@ impl<T> Chain<T> {
         self.head = false;
         self.head_day = None;
         self.surveying = false;
+        self.asked = false;
         self.survey_at = now;
     }
 }

@@ -113,7 +113,7 @@ fn every_documented_key_is_read_and_every_key_is_documented() {
 
 #[test]
 fn values_that_are_shown_as_defaults_are_the_defaults() {
-    const SHOWN: [&str; 19] = [
+    const SHOWN: [&str; 20] = [
         "exchange",
         "declare",
         "queue_type",

@@ -57,7 +57,7 @@ impl<T> Chain<T> {
 
     /// Whether a digest that takes so many entries is the chain's last.
     fn last(&self, take: usize) -> bool {
-        self.closing && take == self.open.len()
+        self.closing && take == self.open.len() && !self.looks_around()
     }
 
     /// A head and a farewell name the tips of all others, any other digest those that moved on since: what is named

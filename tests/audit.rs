@@ -1,0 +1,259 @@
+//! `lakehead audit` and `check`, as an auditor and an operator would use them: every exit code, and what is said.
+#![cfg(unix)]
+
+mod evidence;
+mod support;
+
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use evidence::{blobs, configure, count, digests, files, kinds, named, signing, verify};
+use serde_json::Value;
+use support::{Home, events};
+
+/// Archives risk events `range` and nothing else.
+fn archive(home: &Home, range: std::ops::Range<u64>) {
+    let name = format!("in-{}.ndjson", range.start);
+    home.events(&name, &range.map(events::risk).collect::<Vec<_>>());
+    home.backfill(&["--layout", "ml_audit", &name]);
+}
+
+/// The only blob of risk event `n`.
+fn blob(home: &Home, n: u64) -> std::path::PathBuf {
+    let end = format!("-r-{n}.json");
+    files(&home.path("lake/ml_audit")).into_iter().find(|p| p.to_string_lossy().ends_with(&end)).expect("a blob")
+}
+
+#[test]
+fn an_archive_is_verified_and_the_report_can_be_filed() {
+    let home = signing(Home::new(), "", "");
+    archive(&home, 0..30);
+    let ran = home.run(&["audit", "verify"]).ok().prints(&[
+        "VERIFIED: everything asked for is there and as it was written",
+        "archive ",
+        "verified ",
+        "days        2024-03-01 to 2024-03-03",
+        "checked     30 blobs, ",
+        "farewell",
+        "--expect-head ",
+    ]);
+    let trust: Value = serde_json::from_slice(&fs::read(home.path("keys/trust.json")).expect("trust")).expect("JSON");
+    let key = trust["keys"][0]["keyId"].as_str().expect("a key");
+    assert!(ran.stdout.contains(&format!("key         {key} (")), "{}", ran.stdout);
+    let report = verify(&home, &[], 0);
+    assert_eq!((&report["verdict"], &report["blobs"]), (&"verified".into(), &30.into()));
+    assert_eq!(report["days"], serde_json::json!(["2024-03-01", "2024-03-03"]));
+    assert_eq!(report["keys"][0]["keyId"], key);
+    assert_eq!(report["chains"][0]["state"], "farewell");
+    assert_eq!(report["chains"][0]["entries"], 30);
+    let stored = digests(&home.path("lake/ml_audit"));
+    assert_eq!(report["digests"], stored.len());
+    assert_eq!(named(&stored), blobs(&home.path("lake/ml_audit")));
+    // A range and a tenant are said in the report; a pinned head is found.
+    let pin = report["newestHead"].as_str().expect("a head");
+    let part = verify(&home, &["--from", "2024-03-02", "--to", "2024-03-02", "--expect-head", pin], 0);
+    assert_eq!((&part["from"], &part["blobs"], &part["expectedHead"]), (&"2024-03-02".into(), &10.into(), &pin.into()));
+    let tenant = verify(&home, &["--tenant", "t-3"], 0);
+    assert_eq!((&tenant["tenant"], &tenant["blobs"]), (&"t-3".into(), &6.into()));
+}
+
+#[test]
+fn what_was_altered_is_exit_1_with_the_findings_first() {
+    let home = signing(Home::new(), "", "");
+    archive(&home, 0..30);
+    fs::write(blob(&home, 7), "{}").expect("altered");
+    fs::remove_file(blob(&home, 8)).expect("removed");
+    let ran = home.run(&["audit", "verify"]).exits(1);
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(lines[0], "TAMPERED: the archive is not what was written");
+    assert!(lines[2].starts_with("tampered    modified ") && lines[2].ends_with("r-7.json"), "{}", ran.stdout);
+    assert!(lines[4].starts_with("tampered    missing ") && lines[4].ends_with("r-8.json"), "{}", ran.stdout);
+    let report = verify(&home, &[], 1);
+    assert_eq!((count(&report, "modified"), count(&report, "missing"), &report["blobs"]), (1, 1, &28.into()));
+    let pinned = format!("1:{}", "0".repeat(64));
+    let report = verify(&home, &["--expect-head", &pinned], 1);
+    assert_eq!(count(&report, "rolled_back"), 1);
+    // What is out of the range is not asked for.
+    verify(&home, &["--from", "2024-03-01", "--to", "2024-03-01"], 0);
+}
+
+#[test]
+fn without_a_trusted_key_or_with_mistaken_arguments_it_is_exit_2() {
+    let home = signing(Home::new(), "", "");
+    archive(&home, 0..3);
+    home.run(&["audit", "verify", "--trust", "nowhere.json"]).exits(2).says(&["nowhere.json", "hint:"]);
+    home.run(&["audit", "verify", "--from", "2024-03-02", "--to", "2024-03-01"]).exits(2).says(&["empty"]);
+    home.run(&["audit", "verify", "--expect-head", "7:abc"]).exits(2).says(&["SHA-256"]);
+    home.write("other.json", fs::read_to_string(home.path("keys/trust.json")).expect("trust").replace("Ed25519", "ES256"));
+    home.run(&["audit", "verify", "--trust", "other.json"]).exits(2).says(&["other.json"]);
+    home.write("lakehead.toml", "");
+    home.run(&["audit", "verify"]).exits(2).says(&["no trusted key", "--trust"]);
+    verify(&home, &["--trust", "keys/trust.json"], 0);
+}
+
+#[test]
+fn a_store_or_an_anchor_that_cannot_be_reached_is_exit_3() {
+    let home = signing(Home::new(), "", "[rabbitmq]\nconnect_timeout = \"1s\"");
+    archive(&home, 0..3);
+    let away = "endpoint = \"http://127.0.0.1:1\"\naccess_key_id = \"id\"\nsecret_access_key = \"key\"";
+    configure(&home, &format!("url = \"s3://away\"\n{away}"), "[rabbitmq]\nconnect_timeout = \"1s\"");
+    home.run(&["audit", "verify"]).exits(3).says(&["s3://away", "hint:"]);
+    configure(&home, "", &format!("[archive.anchor]\nurl = \"s3://away\"\n{away}\n[limits]\nput_deadline = \"1s\""));
+    home.run(&["audit", "verify"]).exits(3).says(&["hint:"]);
+}
+
+#[test]
+fn what_is_not_proved_is_exit_4() {
+    // Nothing at all, and an archive that was written without a key.
+    let home = signing(Home::new(), "", "");
+    let report = verify(&home, &[], 4);
+    assert_eq!((count(&report, "no_digests"), count(&report, "nothing_checked")), (1, 1));
+    home.write("lakehead.toml", "");
+    archive(&home, 0..3);
+    let report = verify(&home, &["--trust", "keys/trust.json"], 4);
+    assert_eq!((count(&report, "no_digests"), count(&report, "pending")), (1, 3), "{report:#}");
+    home.run(&["audit", "verify", "--trust", "keys/trust.json"]).exits(4).prints(&["INCOMPLETE", "no_digests"]);
+    // Then with one: what was there before is not proved, and never will be.
+    configure(&home, "", "");
+    archive(&home, 10..13);
+    for n in 0..3 {
+        let old = SystemTime::now() - Duration::from_secs(9_000);
+        fs::File::options().append(true).open(blob(&home, n)).expect("open").set_modified(old).expect("set");
+    }
+    let report = verify(&home, &[], 4);
+    assert_eq!((count(&report, "before_first_digest"), &report["blobs"]), (3, &3.into()), "{report:#}");
+    // Added later it is an accusation.
+    let later = SystemTime::now() - Duration::from_secs(5_000);
+    for file in files(&home.path("lake/ml_audit/_integrity")) {
+        let earlier = SystemTime::now() - Duration::from_secs(20_000);
+        fs::File::options().append(true).open(file).expect("open").set_modified(earlier).expect("set");
+    }
+    fs::File::options().append(true).open(blob(&home, 0)).expect("open").set_modified(later).expect("set");
+    assert_eq!(count(&verify(&home, &[], 1), "unlisted"), 3);
+    // A day of which nothing is there.
+    let home = signing(Home::new(), "", "");
+    archive(&home, 0..3);
+    let report = verify(&home, &["--from", "2020-01-01", "--to", "2020-01-02"], 4);
+    assert_eq!((count(&report, "nothing_checked"), &report["blobs"]), (1, &0.into()));
+}
+
+#[test]
+fn an_anchor_shows_a_chain_that_is_gone_without_a_trace() {
+    let home = signing(Home::new(), "anchor_url = \"./anchor\"", "");
+    archive(&home, 0..6);
+    let known = blobs(&home.path("lake/ml_audit"));
+    let chain = fs::read_dir(home.path("lake/ml_audit/_integrity/v1")).expect("there").flatten().map(|e| e.file_name());
+    let first: Vec<_> = chain.collect();
+    archive(&home, 10..16);
+    let report = verify(&home, &[], 0);
+    assert!(report["heads"].as_u64() > Some(4), "those of the anchor count too: {report:#}");
+    assert_eq!(files(&home.path("anchor/ml_audit")).len(), files(&home.path("lake/ml_audit/_integrity/v1/heads")).len());
+    // The newest chain with all it names: nothing in the archive itself remembers it.
+    for entry in fs::read_dir(home.path("lake/ml_audit/_integrity/v1")).expect("there").flatten() {
+        if !first.contains(&entry.file_name()) {
+            let id = entry.file_name().to_string_lossy().replace("chain=", "");
+            fs::remove_dir_all(entry.path()).expect("removed");
+            for head in files(&home.path("lake/ml_audit/_integrity/v1/heads")) {
+                if head.to_string_lossy().contains(&id) {
+                    fs::remove_file(head).expect("removed");
+                }
+            }
+        }
+    }
+    for path in blobs(&home.path("lake/ml_audit")).difference(&known) {
+        fs::remove_file(home.path("lake/ml_audit").join(path)).expect("removed");
+    }
+    let report = verify(&home, &[], 1);
+    assert!(count(&report, "truncated") >= 2, "{report:#}");
+    assert!(report["findings"].to_string().contains("anchor "), "{report:#}");
+    // Without it, that passes: docs/archive-format.md says so.
+    configure(&home, "", "");
+    verify(&home, &[], 0);
+    // Named on the command line; one that lacks heads proves less.
+    assert!(count(&verify(&home, &["--anchor", "./anchor"], 1), "truncated") >= 2);
+    let lacks = verify(&home, &["--anchor", "./empty"], 4);
+    assert_eq!(count(&lacks, "not_anchored"), 2, "{lacks:#}");
+}
+
+#[test]
+fn keys_are_rotated_by_both() {
+    let home = signing(Home::new(), "", "");
+    archive(&home, 0..6);
+    home.run(&["audit", "keygen", "--out", "keys"]).exits(2).says(&["is there already"]);
+    home.run(&["audit", "keygen", "--out", "new", "--rotate-from", "keys/signing-key.pem"]).exits(2).says(&["--trust"]);
+    let (old, trust) = ("keys/signing-key.pem", "keys/trust.json");
+    home.run(&["audit", "keygen", "--out", "new", "--rotate-from", old, "--trust", trust]).ok().prints(&["key "]);
+    // The old writer may go on for a week.
+    archive(&home, 10..16);
+    fs::rename(home.path("keys"), home.path("old")).expect("moved");
+    fs::rename(home.path("new"), home.path("keys")).expect("moved");
+    archive(&home, 20..26);
+    let report = verify(&home, &[], 0);
+    assert_eq!((report["keys"].as_array().map(Vec::len), &report["blobs"]), (Some(2), &18.into()), "{report:#}");
+    let before = verify(&home, &["--trust", "old/trust.json"], 1);
+    assert!(count(&before, "unknown_key") > 0, "{before:#}");
+    // Who trusts the new file trusts it because of both signatures.
+    let text = fs::read_to_string(home.path("keys/trust.json")).expect("trust");
+    let whole: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(whole["rotations"][0]["signatures"].as_array().map(Vec::len), Some(2));
+    for n in 0..2 {
+        let mut cut = whole.clone();
+        cut["rotations"][0]["signatures"].as_array_mut().expect("a list").remove(n);
+        home.write("cut.json", cut.to_string());
+        home.run(&["audit", "verify", "--trust", "cut.json"]).exits(2).says(&["no signature of key"]);
+    }
+    let mut none = whole.clone();
+    none["rotations"] = serde_json::json!([]);
+    home.write("none.json", none.to_string());
+    home.run(&["audit", "verify", "--trust", "none.json"]).exits(2).says(&["no rotation signed by both"]);
+    let mut longer = whole;
+    longer["keys"][0].as_object_mut().expect("a key").remove("notAfter");
+    home.write("longer.json", longer.to_string());
+    home.run(&["audit", "verify", "--trust", "longer.json"]).exits(2).says(&["does not end when it says"]);
+}
+
+#[test]
+fn check_says_what_the_proof_lacks() {
+    let home = Home::new();
+    let without = home.run(&["check"]).ok().prints(&["no signing key", "nothing proves", "audit keygen"]);
+    assert!(!without.stdout.contains("trusted keys"));
+    let home = signing(home, "", "");
+    home.run(&["check"]).ok().prints(&["keys/signing-key.pem", "keys/trust.json", "no anchor"]);
+    assert!(home.run(&["check", "--json"]).ok().json()["proof"].as_str().is_some_and(|p| p.contains("signed with")));
+    configure(&home, "anchor_url = \"./anchor\"", "");
+    home.run(&["check"]).ok().prints(&["heads copied to: ./anchor"]);
+}
+
+#[test]
+fn an_export_is_written_and_what_does_not_hold_is_exit_1() {
+    let home = signing(Home::new(), "", "");
+    archive(&home, 0..30);
+    home.run(&["audit", "export", "--tenant", "t-1", "--out", "mine"]).ok().prints(&["6 blobs of tenant t-1"]);
+    assert_eq!(files(&home.path("mine/blobs")).len(), 6);
+    home.run(&["audit", "export", "--tenant", "t-1", "--out", "mine"]).exits(2).says(&["not empty"]);
+    fs::write(blob(&home, 1), "{}").expect("altered");
+    home.run(&["audit", "export", "--tenant", "t-1", "--out", "again"]).exits(1).says(&["not as listed"]);
+}
+
+#[test]
+fn heads_name_every_chain_and_a_lost_copy_is_made_again_by_the_next_writer() {
+    let home = signing(Home::new(), "", "");
+    archive(&home, 0..3);
+    // As a writer leaves it that is killed between its farewell and the copy.
+    let last = |home: &Home| files(&home.path("lake/ml_audit/_integrity/v1/heads")).pop().expect("a head");
+    let copy = last(&home);
+    let bytes = fs::read(&copy).expect("a copy");
+    fs::remove_file(&copy).expect("removed");
+    let report = verify(&home, &[], 4);
+    assert_eq!(count(&report, "head_copy"), 1, "{report:#}");
+    archive(&home, 10..13);
+    assert_eq!(fs::read(&copy).expect("made again"), bytes);
+    verify(&home, &[], 0);
+    // Named by another chain, it was there: now its loss is an accusation.
+    fs::remove_file(&copy).expect("removed");
+    assert_eq!(count(&verify(&home, &[], 1), "head_copy"), 1);
+    let all = digests(&home.path("lake/ml_audit"));
+    assert_eq!(kinds(&all)["farewell"], 2);
+    let heads = all.iter().filter(|d| d.header["chains"].as_array().is_some_and(|c| c.len() == 1)).count();
+    assert!(heads >= 1, "the second chain names the first");
+}

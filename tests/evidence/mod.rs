@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
-use super::support::{Home, Ran};
+use super::support::Home;
 
 /// A home with a key in `keys/` and a configuration that signs with it and trusts it; `archive` holds further lines of
 /// that section, `more` further sections.

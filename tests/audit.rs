@@ -257,3 +257,79 @@ fn heads_name_every_chain_and_a_lost_copy_is_made_again_by_the_next_writer() {
     let heads = all.iter().filter(|d| d.header["chains"].as_array().is_some_and(|c| c.len() == 1)).count();
     assert!(heads >= 1, "the second chain names the first");
 }
+
+/// What somebody with write access to a local archive might try, beyond what the property tests mutate.
+#[test]
+fn what_does_not_belong_there_is_never_overlooked() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+    let home = signing(Home::new(), "", "");
+    archive(&home, 0..9);
+    let root = home.path("lake/ml_audit");
+    let chain = fs::read_dir(root.join("_integrity/v1")).expect("there").flatten().map(|e| e.path());
+    let chain = chain.into_iter().find(|p| p.to_string_lossy().contains("chain=")).expect("a chain");
+    let day = blob(&home, 3).parent().expect("a day").to_owned();
+    let odd = OsStr::from_bytes(b"\xff\xfe.json");
+    let added = [
+        (day.join("x.json#a#1"), "unlisted"),
+        (day.join(".x.json"), "unlisted"),
+        (day.join(odd), "unlisted"),
+        (day.join("a\nb.json"), "unlisted"),
+        (day.join("sub/x.json"), "unlisted"),
+        (root.join("year=2024/month=03/day=1/x.json"), "unlisted"),
+        (root.join("Year=2024/x.json"), "unlisted"),
+        (root.join("_integrity2/x.json"), "unlisted"),
+        (root.join("_integrity/x"), "stray"),
+        (root.join("_integrity/v1/chain=x"), "stray"),
+        (chain.join("+0000000000000000001.dsse.json"), "stray"),
+        (chain.join("sub/00000000000000000000.dsse.json"), "stray"),
+        (root.join("_integrity/v1/heads/date=2026-01-01/x.dsse.json"), "unreadable"),
+    ];
+    for (path, what) in added {
+        fs::create_dir_all(path.parent().expect("a folder")).expect("created");
+        fs::write(&path, "{}").expect("written");
+        let report = verify(&home, &[], 1);
+        assert_eq!(count(&report, what), 1, "{path:?}: {report:#}");
+        fs::remove_file(&path).expect("removed");
+    }
+    for path in [root.join(odd), chain.join(odd), root.join("a\nb.json"), root.join("_integrity/v1/chain=a\nb/x")] {
+        fs::create_dir_all(path.parent().expect("a folder")).expect("created");
+        fs::write(&path, "{}").expect("written");
+        home.run(&["audit", "verify"]).exits(1).says(&["has a name that no writer gives", "hint:"]);
+        fs::remove_file(&path).expect("removed");
+        let above = path.parent().expect("a folder");
+        if above.to_string_lossy().contains('\n') {
+            fs::remove_dir(above).expect("removed");
+        }
+    }
+    // A pipe is not waited for.
+    let (pipe, whole) = (blob(&home, 3), fs::read(blob(&home, 3)).expect("a blob"));
+    fs::remove_file(&pipe).expect("removed");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+    assert!(made.success());
+    assert_eq!(count(&verify(&home, &[], 1), "modified"), 1);
+    fs::remove_file(&pipe).expect("removed");
+    fs::write(&pipe, &whole).expect("restored");
+    // One signature twice would be valid, and other bytes than those that were stored.
+    let farewell = files(&chain).pop().expect("a farewell");
+    let copy = files(&root.join("_integrity/v1/heads")).pop().expect("its copy");
+    let text = fs::read_to_string(&farewell).expect("a digest");
+    let (_, rest) = text.split_once("\"signatures\":[").expect("signatures");
+    let (one, _) = rest.split_once(']').expect("their end");
+    for path in [&farewell, &copy] {
+        fs::write(path, text.replacen(one, &format!("{one},{one}"), 1)).expect("altered");
+    }
+    assert_eq!(count(&verify(&home, &[], 1), "bad_signature"), 1);
+    for path in [&farewell, &copy] {
+        fs::write(path, &text).expect("restored");
+    }
+    // A file where a day should be.
+    fs::rename(&day, home.path("away")).expect("moved");
+    fs::write(&day, "{}").expect("written");
+    assert_eq!(count(&verify(&home, &[], 1), "missing"), 3);
+    fs::remove_file(&day).expect("removed");
+    fs::rename(home.path("away"), &day).expect("moved");
+    // What a put leaves that was killed is named, and no more.
+    fs::write(day.join("risk.evaluated-r-99.json#1"), "{").expect("written");
+    assert_eq!(count(&verify(&home, &[], 0), "leftover"), 1);
+}

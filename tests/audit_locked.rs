@@ -82,6 +82,11 @@ fn what_lies_under_compliance_lock_cannot_be_deleted_or_replaced() {
     assert_eq!(count(&verify(&home, &[], 1), "modified"), 1);
     let first = minio.request("GET", &path(5), &query, &[], b"");
     assert_eq!((first.status, first.text()), (200, bytes));
+
+    // A name that no client of ours can spell stops a verification, but never as if the store were away.
+    let odd = format!("/{BUCKET}/evidence/ml_audit/_integrity/a%0Ab");
+    assert_eq!(minio.request("PUT", &odd, "", &[], b"{}").status, 200);
+    home.run(&["audit", "verify"]).exits(1).says(&["has a name that no writer gives"]);
 }
 
 #[test]

@@ -303,8 +303,18 @@ async fn read(place: &Place, name: &str) -> Result<(bytes::Bytes, DateTime<Utc>)
     got.map_err(|e| store_error(format!("cannot read {path}"), e))
 }
 
-/// A store's refusal as an error of the program.
+/// A store's refusal as an error of the program. A name that cannot be a path is none of ours: somebody put it there.
 pub(super) fn store_error(what: String, e: StoreError) -> Error {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&e);
+    while let Some(error) = cause {
+        if error.is::<object_store::path::Error>() {
+            let what = format!("{what}: something there has a name that no writer gives");
+            return Error::new(crate::error::Kind::Failed, what)
+                .source(e)
+                .hint("find out who put it there, take it away or hide it, and verify again");
+        }
+        cause = error.source();
+    }
     Error::unreachable(what)
         .source(e)
         .hint("check the store's url, credentials and network; `lakehead check --connect`")

@@ -286,6 +286,11 @@ impl Tally {
         self.unlisted.extend(other.unlisted);
     }
 
+    /// Notes a file of a put that did not finish.
+    pub fn leftover(&mut self, path: &str) {
+        self.findings.add(What::Leftover, path, "what a put wrote that did not finish; it is no object of the store");
+    }
+
     /// Notes a file that cannot be read.
     pub fn unreadable(&mut self, path: &str, why: &std::io::Error) {
         self.findings.add(What::Modified, path, format!("cannot be read: {why}"));

@@ -37,9 +37,9 @@ pub async fn day(root: &Path, prefix: &str, day: Day, judge: &Arc<Judge>) -> Res
         let receive = Mutex::new(receive);
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..workers).map(|_| scope.spawn(|| work_off(&receive, &judge))).collect();
-            let listed = list(&dir, &folder, &send);
-            drop(send);
             let mut tally = Tally::default();
+            let listed = list(&dir, &folder, &send, &mut tally);
+            drop(send);
             for thread in threads {
                 tally.merge(thread.join().map_err(|_| Error::bug("a thread that hashes blobs panicked"))?);
             }
@@ -51,12 +51,13 @@ pub async fn day(root: &Path, prefix: &str, day: Day, judge: &Arc<Judge>) -> Res
 }
 
 /// Sends all files below `dir`, also those in folders that have no business there.
-fn list(dir: &Path, folder: &str, send: &SyncSender<Vec<Found>>) -> io::Result<()> {
+fn list(dir: &Path, folder: &str, send: &SyncSender<Vec<Found>>, tally: &mut Tally) -> io::Result<()> {
     let mut open = vec![(dir.to_owned(), folder.to_owned())];
     let mut chunk = Vec::with_capacity(CHUNK);
     while let Some((dir, folder)) = open.pop() {
         let entries = match std::fs::read_dir(&dir) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            // A file where the day's folder should be is unlisted, and found as such.
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
             entries => entries?,
         };
         for entry in entries {
@@ -67,7 +68,9 @@ fn list(dir: &Path, folder: &str, send: &SyncSender<Vec<Found>>) -> io::Result<(
             let kind = entry.file_type()?;
             if kind.is_dir() {
                 open.push((entry.path(), path));
-            } else if !staged(&name) {
+            } else if staged(&name) {
+                tally.leftover(&path);
+            } else {
                 chunk.push((path, entry.path(), kind.is_file()));
             }
             if chunk.len() == CHUNK {

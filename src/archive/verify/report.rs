@@ -91,6 +91,8 @@ pub enum What {
     Expired,
     /// A span in which no writer ran.
     NoWriter,
+    /// In a local folder: a file that a put wrote and did not rename, which no reader of the store sees.
+    Leftover,
 }
 
 impl What {
@@ -101,7 +103,7 @@ impl What {
             Pending | Orphan | BeforeFirstDigest | Silent | NotAnchored | NoDigests | NothingChecked => {
                 Weight::Incomplete
             }
-            DeclaredGap | EndedChain | DeclaredConflict | Expired | NoWriter => Weight::Notice,
+            DeclaredGap | EndedChain | DeclaredConflict | Expired | NoWriter | Leftover => Weight::Notice,
             _ => Weight::Tampered,
         }
     }

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from . import stores
-from .measure import Sample, fresh, in_turns, run, size, subject
+from .measure import Failed, Sample, fresh, in_turns, run, size, subject
 from .setting import DATASET, expect_rows, say
 
 
@@ -93,6 +93,8 @@ def archive(bench):
     source = bench.risk("30d", bench.blobs)
     for kind in bench.stores:
         work = bench.work("archive")
+        keys = work / "keys"
+        run([bench.lakehead, "audit", "keygen", "--out", keys], work)
         with stores.start(kind, bench.cache, work) as place:
 
             def ours():
@@ -103,11 +105,32 @@ def archive(bench):
                 command = [bench.example("blobs"), source, "--count", bench.blobs, "--concurrency", 64]
                 return run(command, work, place(fresh(work / "bare") if kind == "local" else None))
 
+            def signed():
+                env = place(fresh(work / "signed") if kind == "local" else None)
+                env |= {"LAKEHEAD_ARCHIVE__SIGNING_KEY_FILE": str(keys / "signing-key.pem")}
+                env |= {"LAKEHEAD_ARCHIVE__TRUST_FILE": str(keys / "trust.json")}
+                sample = run([bench.lakehead, "backfill", "--layout", "ml_audit", source], work, env)
+                proved(bench, work, env)
+                return sample
+
             say(f"{bench.blobs:,} blobs, {kind}")
-            taken = in_turns(bench.rounds, {"lakehead": ours, "bare puts": bare})
+            taken = in_turns(bench.rounds, {"lakehead": ours, "bare puts": bare, "lakehead, with a key": signed})
         title = f"Archive of {bench.blobs:,} blobs, {kind}"
         bench.figures[f"archive-{kind}"] = subject(title, "blobs", bench.blobs, taken, against="bare puts")
+        # What the digests cost: the same two series, held against each other.
+        pair = {name: samples for name, samples in taken.items() if name != "bare puts"}
+        title = f"Archive of {bench.blobs:,} blobs, {kind}, with digests and without"
+        bench.figures[f"digests-{kind}"] = subject(
+            title, "blobs", bench.blobs, pair, ours="lakehead, with a key", against="lakehead"
+        )
         shutil.rmtree(work)
+
+
+def proved(bench, work, env):
+    """What was signed must be the whole job: every blob named by a digest, and verified."""
+    report = json.loads(run([bench.lakehead, "audit", "verify", "--json"], work, env, keep_output=True).stdout)
+    if (report["verdict"], report["blobs"]) != ("verified", bench.blobs):
+        raise Failed(f"the archive is {report['verdict']} with {report['blobs']} blobs; expected {bench.blobs}")
 
 
 def status(bench):

@@ -67,7 +67,8 @@ fn set_back(files: &[PathBuf], hours: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_moment_what_is_acknowledged_is_named() {
     const EVENTS: usize = 600;
-    let seed: u64 = std::env::var("LAKEHEAD_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
+    let seed: u64 =
+        std::env::var("LAKEHEAD_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
     println!("LAKEHEAD_SEED={seed}");
     let (broker, channel) = broker().await;
     let url = broker.url();
@@ -143,7 +144,8 @@ async fn blobs_without_a_digest_are_pending_then_orphans_then_named() {
 async fn named_and_not_acknowledged_is_named_again() {
     let (broker, channel) = broker().await;
     let url = broker.url();
-    let authority = url.rsplit('@').next().and_then(|r| r.split('/').next()).expect("host and port").to_owned();
+    let authority =
+        url.rsplit('@').next().and_then(|r| r.split('/').next()).expect("host and port").to_owned();
     let link = TcpProxy::start(&authority);
     let home = place(&url.replace(&authority, &link.address()), "digest_age = \"3s\"");
     drain(&home);
@@ -159,7 +161,11 @@ async fn named_and_not_acknowledged_is_named_again() {
     assert_eq!(verify(&home, &[], 0)["blobs"], 30);
     drain(&home);
     let entries: usize = digests(&archive(&home)).iter().map(|d| d.entries.len()).sum();
-    assert_eq!((entries, verify(&home, &[], 0)["blobs"].as_u64()), (60, Some(30)), "named twice, stored once");
+    assert_eq!(
+        (entries, verify(&home, &[], 0)["blobs"].as_u64()),
+        (60, Some(30)),
+        "named twice, stored once"
+    );
 }
 
 /// Digests in a bucket, read without the program.

@@ -60,7 +60,12 @@ fn what_lies_under_compliance_lock_cannot_be_deleted_or_replaced() {
     let (version, bytes) = (header(&there, "x-amz-version-id"), there.text());
     let query = format!("versionId={version}");
     let refused = minio.request("DELETE", &path(5), &query, &[], b"");
-    assert!(refused.status >= 400 && refused.text().contains("WORM"), "{}: {}", refused.status, refused.text());
+    assert!(
+        refused.status >= 400 && refused.text().contains("WORM"),
+        "{}: {}",
+        refused.status,
+        refused.text()
+    );
     let bypass = [("x-amz-bypass-governance-retention", "true")];
     assert!(minio.request("DELETE", &path(5), &query, &bypass, b"").status >= 400);
     assert_eq!(minio.request("PUT", &path(5), "", &[("if-none-match", "*")], b"{}").status, 412);
@@ -94,13 +99,20 @@ fn check_says_whether_anything_is_enforced() {
     let minio = Minio::start();
     minio.bucket(BUCKET);
     let home = apart(&minio);
-    assert!(said(&home).starts_with("NOT immutable: a probe could be replaced and deleted"), "{}", said(&home));
+    assert!(
+        said(&home).starts_with("NOT immutable: a probe could be replaced and deleted"),
+        "{}",
+        said(&home)
+    );
 
     let versions = b"<VersioningConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Status>Enabled</Status>\
                      </VersioningConfiguration>";
     assert_eq!(minio.request("PUT", &format!("/{BUCKET}"), "versioning=", &[], versions).status, 200);
     let versioned = said(&home);
-    assert!(versioned.starts_with("NOT immutable: the bucket has versions, but one could be deleted"), "{versioned}");
+    assert!(
+        versioned.starts_with("NOT immutable: the bucket has versions, but one could be deleted"),
+        "{versioned}"
+    );
 
     minio.locked_bucket("locked", 1);
     configure(&home, "url = \"s3://locked\"", BROKER);

@@ -85,6 +85,8 @@ class Trust:
     def check(self, where, payload, signatures, until):
         if not signatures:
             found("unsigned", where)
+        if len({signature["keyid"] for signature in signatures}) < len(signatures):
+            found("signed twice", where)
         for signature in signatures:
             if signature["keyid"] not in self.keys:
                 found("unknown key", where)

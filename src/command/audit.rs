@@ -115,7 +115,8 @@ async fn check(setup: &Setup, args: &AuditVerify) -> Result<ExitCode> {
 
 fn anchor(setup: &Setup, url: Option<&str>) -> Result<Option<Store>> {
     let archive = &setup.config.archive;
-    let near = archive.anchor.as_ref().or(archive.location.as_ref()).unwrap_or(&setup.config.data_lake.location);
+    let near =
+        archive.anchor.as_ref().or(archive.location.as_ref()).unwrap_or(&setup.config.data_lake.location);
     let given = url.map(|url| Location { url: url.to_owned(), ..Location::default() });
     let location = given.map(|own| with_credentials(own, near)).or_else(|| archive.anchor.clone());
     location.map(|at| store::open(&at, setup.config.limits.put_deadline)).transpose()

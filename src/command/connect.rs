@@ -171,8 +171,12 @@ impl Tried {
         let replaced = store.overwrite(&path, "{\"replaced\":true}".into()).await.is_ok();
         let later = version().await?;
         let deleted = store.delete(&path).await.is_ok();
-        let mut tried =
-            Tried { create_only: (first, second) == (Put::Created, Put::Exists), replaced, deleted, version: None };
+        let mut tried = Tried {
+            create_only: (first, second) == (Put::Created, Put::Exists),
+            replaced,
+            deleted,
+            version: None,
+        };
         if let (Some(versions), Some(created)) = (store.versions(), created) {
             let lock = versions.lock(&path, &created).await?;
             tried.version = Some((lock, versions.delete(&path, &created).await?));
@@ -201,9 +205,11 @@ impl Tried {
                 "a version is kept under {mode} until {until}, and could not be deleted; {hidden}. But whoever may bypass \
                  {mode} can delete it: set COMPLIANCE"
             ),
-            (Some((_, true)), ..) => "NOT immutable: the bucket has versions, but one could be deleted for good: set a \
+            (Some((_, true)), ..) => {
+                "NOT immutable: the bucket has versions, but one could be deleted for good: set a \
                                       default retention"
-                .into(),
+                    .into()
+            }
             (Some((Lock::None, false)), ..) => format!(
                 "nothing keeps versions; only these credentials may not delete them ({hidden}): set a default retention"
             ),
@@ -211,11 +217,20 @@ impl Tried {
                 "a version could not be deleted, but these credentials may not know whether it is locked ({hidden}): see the \
                  bucket's default retention"
             ),
-            (None, false, false) => "immutable: the store refused to replace and to delete a probe".into(),
-            (None, true, false) => "a probe could be replaced, though not deleted: set a retention policy".into(),
-            (None, false, true) => "a probe could be deleted, though not replaced: set a retention policy".into(),
+            (None, false, false) => {
+                "immutable to these credentials: the store refused to replace and to delete a probe; \
+                                     whether by a locked policy, the policy itself must show"
+                    .into()
+            }
+            (None, true, false) => {
+                "a probe could be replaced, though not deleted: set a retention policy".into()
+            }
+            (None, false, true) => {
+                "a probe could be deleted, though not replaced: set a retention policy".into()
+            }
             (None, true, true) => {
-                "NOT immutable: a probe could be replaced and deleted; nothing but the digests would show it".into()
+                "NOT immutable: a probe could be replaced and deleted; nothing but the digests would show it"
+                    .into()
             }
         }
     }

@@ -129,8 +129,96 @@ async fn a_cut_tail_does_not_pass_as_a_crash() {
         report.to_text()
     );
     let mut options = options(&signer);
+    // The store's time of what is left is now, as after a touch; the signed one is yesterday.
+    options.now = real_now();
+    assert_eq!(check(&place, &options).await.counts[&What::Silent], 1);
     options.expect_head = Some(writer.pin());
     assert_eq!(check(&place, &options).await.verdict, Verdict::Tampered);
+}
+
+#[tokio::test]
+async fn killed_between_a_head_and_its_copy_is_no_accusation() {
+    let (place, signer) = (in_memory(), ed25519(1));
+    let start = real_now() - DAY;
+    let mut killed = Writer::new(&place, &signer, 1, start).with_base(start);
+    killed.settle().await;
+    killed.event(1).await;
+    killed.pass(10 * SECOND).await;
+    killed.pass(DAY - HOUR).await;
+    let copies = dump(&place).await.into_keys().filter(|k| k.contains("/heads/"));
+    let copy = Path::from(copies.last().expect("the head of the second day"));
+    place.store.delete(&copy).await.unwrap();
+    let report = check(&place, &options(&signer)).await;
+    assert_eq!(
+        (report.verdict, report.counts[&What::HeadCopy]),
+        (Verdict::Incomplete, 1),
+        "{}",
+        report.to_text()
+    );
+    let mut next = Writer::new(&place, &signer, 2, real_now());
+    next.silent.push("chain-1".into());
+    next.settle().await;
+    next.farewell().await;
+    let report = check(&place, &options(&signer)).await;
+    assert_eq!(report.verdict, Verdict::Verified, "{}", report.to_text());
+    assert_eq!(report.counts[&What::EndedChain], 1);
+    place.store.delete(&copy).await.unwrap();
+    assert_eq!(
+        check(&place, &options(&signer)).await.verdict,
+        Verdict::Tampered,
+        "it was there when it was named"
+    );
+}
+
+#[tokio::test]
+async fn what_an_open_chain_may_still_name_is_pending_however_old() {
+    let (place, signer) = (in_memory(), ed25519(1));
+    let now = real_now();
+    let mut writer = Writer::new(&place, &signer, 1, now);
+    writer.settle().await;
+    writer.event(1).await;
+    writer.pass(10 * SECOND).await;
+    writer.event(2).await;
+    let mut options = options(&signer);
+    // Killed or not: too soon to call the chain silent, too late for the hour.
+    options.now = now + HOUR + HOUR / 2;
+    let report = check(&place, &options).await;
+    assert_eq!(
+        (report.verdict, report.counts[&What::Pending]),
+        (Verdict::Incomplete, 1),
+        "{}",
+        report.to_text()
+    );
+    options.now = now + 3 * HOUR;
+    let report = check(&place, &options).await;
+    assert_eq!(
+        (report.verdict, report.counts[&What::Orphan]),
+        (Verdict::Incomplete, 1),
+        "{}",
+        report.to_text()
+    );
+}
+
+#[tokio::test]
+async fn a_farewell_waits_for_the_first_look_around_and_declares_what_it_ended() {
+    let (place, signer) = (in_memory(), ed25519(1));
+    let now = real_now() - DAY;
+    Writer::new(&place, &signer, 1, now).settle().await;
+    let mut short = Writer::new(&place, &signer, 2, now + 9 * HOUR);
+    let Step::Put(genesis) = short.chain.poll(short.now).unwrap() else { panic!("a genesis is due") };
+    short.chain.farewell();
+    short.chain.put_done(put(&place, None, &genesis).await, short.now);
+    let Step::Survey(ask) = short.chain.poll(short.now).unwrap() else { panic!("a survey is due") };
+    assert!(matches!(short.chain.poll(short.now).unwrap(), Step::Wait(_)), "no farewell before it");
+    let mut found = survey(&place, PREFIX, &ask).await.unwrap();
+    found.silent.push("chain-1".into());
+    short.chain.surveyed(Some(found), short.now);
+    short.settle().await;
+    assert!(matches!(short.chain.poll(short.now).unwrap(), Step::Finished));
+    let all = dump(&place).await;
+    let last = all.iter().filter(|(k, _)| k.contains("chain=chain-2")).next_back().expect("a farewell");
+    let header = Envelope::parse(last.1).unwrap().header;
+    assert_eq!((header.ended.len(), header.chains.map(|c| c.len())), (1, Some(1)));
 }
 
 #[tokio::test]

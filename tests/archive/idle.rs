@@ -67,8 +67,10 @@ async fn kinds(place: &Place) -> (BTreeMap<String, (Kind, Time)>, Vec<String>) {
         (k.clone(), (header.kind, header.until))
     });
     let kinds = kinds.collect();
-    let mut days: Vec<_> =
-        all.keys().filter_map(|k| k.split("/heads/date=").nth(1)?.split('/').next().map(str::to_owned)).collect();
+    let mut days: Vec<_> = all
+        .keys()
+        .filter_map(|k| k.split("/heads/date=").nth(1)?.split('/').next().map(str::to_owned))
+        .collect();
     days.dedup();
     (kinds, days)
 }

@@ -288,7 +288,11 @@ impl Tally {
 
     /// Notes a file of a put that did not finish.
     pub fn leftover(&mut self, path: &str) {
-        self.findings.add(What::Leftover, path, "what a put wrote that did not finish; it is no object of the store");
+        self.findings.add(
+            What::Leftover,
+            path,
+            "what a put wrote that did not finish; it is no object of the store",
+        );
     }
 
     /// Notes a file that cannot be read.

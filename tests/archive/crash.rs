@@ -216,7 +216,7 @@ async fn a_farewell_waits_for_the_first_look_around_and_declares_what_it_ended()
     short.settle().await;
     assert!(matches!(short.chain.poll(short.now).unwrap(), Step::Finished));
     let all = dump(&place).await;
-    let last = all.iter().filter(|(k, _)| k.contains("chain=chain-2")).next_back().expect("a farewell");
+    let last = all.iter().rfind(|(k, _)| k.contains("chain=chain-2")).expect("a farewell");
     let header = Envelope::parse(last.1).unwrap().header;
     assert_eq!((header.ended.len(), header.chains.map(|c| c.len())), (1, Some(1)));
 }

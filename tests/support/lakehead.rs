@@ -243,7 +243,7 @@ fn drain(mut from: impl Read + Send + 'static) -> thread::JoinHandle<String> {
 }
 
 /// Highest resident memory of a live process so far, in bytes; 0 where /proc does not tell.
-fn peak_of(pid: u32) -> u64 {
+pub fn peak_of(pid: u32) -> u64 {
     let status =
         fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));

@@ -1,0 +1,380 @@
+//! Broker, store, two replicas and what happens to them, from the first event to the count.
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::RngExt;
+use tokio::runtime::Runtime;
+
+use super::count::{Counted, count};
+use super::live;
+use super::plan::{Fault, Plan, StoreKind, between};
+use super::publisher::Publisher;
+use super::replica::{BROKER, Replica, STORE};
+use super::support::{Azurite, Broker, Home, Minio, TcpProxy, run as run_to_end};
+use super::watch::Watch;
+
+const QUEUES: [&str; 3] = ["logging_data_lake", "logging_audit", "logging_ml_audit"];
+const TICK: Duration = Duration::from_millis(20);
+/// Between two lines that say how far a run is.
+const LINES: Duration = Duration::from_secs(15);
+/// Longest that the queues may take to empty when nothing goes wrong any more.
+const DRAIN: Duration = Duration::from_secs(1_800);
+/// More than `limits.shutdown_deadline`.
+const END: Duration = Duration::from_secs(60);
+
+/// Does what the plan says, prints what came of it, and insists on nothing lost and nothing doubled.
+#[track_caller]
+pub fn run(plan: &Plan) {
+    eprintln!("kill_anywhere: {plan:?}; again with LAKEHEAD_KILL_SEED={}", plan.seed);
+    let began = Instant::now();
+    let mut world = World::start(plan);
+    world.faults();
+    world.drain();
+    let outcome = world.end();
+    println!("{}", outcome.line(plan, began.elapsed()));
+    let problems = outcome.problems();
+    assert!(problems.is_empty(), "seed {}: {problems:?}", plan.seed);
+}
+
+enum Store {
+    S3(Minio),
+    Azure(Azurite),
+}
+
+impl Store {
+    fn start(kind: StoreKind) -> Store {
+        match kind {
+            StoreKind::S3 => {
+                let minio = Minio::start();
+                minio.bucket("lake");
+                Store::S3(minio)
+            }
+            StoreKind::Azure => {
+                let azurite = Azurite::start();
+                azurite.container("lake");
+                Store::Azure(azurite)
+            }
+        }
+    }
+
+    fn root(&self) -> &'static str {
+        match self {
+            Store::S3(_) => "s3://lake",
+            Store::Azure(_) => "az://lake",
+        }
+    }
+
+    fn address(&self) -> String {
+        match self {
+            Store::S3(minio) => minio.address(),
+            Store::Azure(azurite) => azurite.address(),
+        }
+    }
+
+    /// The variables by which programs find it, directly or through a port before it.
+    fn environment(&self, through: Option<u16>) -> Vec<(&'static str, String)> {
+        let mut all = match self {
+            Store::S3(minio) => minio.environment(),
+            Store::Azure(azurite) => azurite.environment(),
+        };
+        let Some(port) = through else { return all };
+        for (name, value) in &mut all {
+            match (*name, self) {
+                ("AWS_ENDPOINT_URL", _) => *value = format!("http://127.0.0.1:{port}"),
+                (_, Store::Azure(azurite)) => *value = azurite.connection_string_through(port),
+                _ => {}
+            }
+        }
+        all
+    }
+}
+
+struct World<'p> {
+    plan: &'p Plan,
+    rng: Xoshiro256PlusPlus,
+    // In the order in which they are to end.
+    replicas: Vec<Replica>,
+    publisher: Publisher,
+    broker: Broker,
+    store: Store,
+    home: Home,
+    watch: Arc<Watch>,
+    runtime: Runtime,
+    said: Instant,
+}
+
+/// What a replica, and whoever drains, is told; the URL of the broker and the listener are its own.
+fn config(plan: &Plan, broker_url: &str, root: &str, keys: &str) -> String {
+    format!(
+        r#"
+[rabbitmq]
+url = "{broker_url}?heartbeat={heartbeat}"
+queue_type = "{queues}"
+prefetch = 1000
+consumers = 2
+
+[rabbitmq.data_lake]
+queue = "logging_data_lake"
+bindings = ["risk.evaluated"]
+layouts = ["risk_evaluations"]
+
+[rabbitmq.audit_log]
+queue = "logging_audit"
+bindings = ["auth.#", "user.#", "secret.#", "plan.#"]
+layouts = ["audit_log"]
+
+[rabbitmq.ml_audit]
+queue = "logging_ml_audit"
+bindings = ["ml.prediction.completed"]
+layouts = ["ml_audit"]
+
+[data_lake]
+url = "{root}"
+
+[roll]
+age = "1s"
+
+[limits]
+memory = "64MiB"
+put_deadline = "3s"
+hold = "20s"
+shutdown_deadline = "30s"
+
+[archive]
+signing_key_file = "{keys}/signing-key.pem"
+trust_file = "{keys}/trust.json"
+digest_age = "1s"
+"#,
+        heartbeat = plan.heartbeat,
+        queues = plan.queues,
+    )
+}
+
+impl<'p> World<'p> {
+    fn start(plan: &'p Plan) -> World<'p> {
+        let store = thread::spawn({
+            let kind = plan.store;
+            move || Store::start(kind)
+        });
+        let broker = Broker::start();
+        let store = store.join().expect("the store starts");
+        let home =
+            Home::new().with(&store.environment(None)).with(&[("LAKEHEAD_HTTP__LISTEN", String::new())]);
+        home.run(&["audit", "keygen", "--out", "keys"]).ok();
+        let keys = home.path("keys").display().to_string();
+        home.write("lakehead.toml", config(plan, &broker.url(), store.root(), &keys));
+        // Declares the queues, so that no event is without one.
+        home.run(&["run", "--until-empty", "--config", "lakehead.toml"]).ok();
+        let watch = Arc::new(Watch::start());
+        let replica = |n| {
+            let links = [TcpProxy::start(&broker.address()), TcpProxy::start(&store.address())];
+            let home = Home::new().with(&store.environment(Some(links[STORE].port())));
+            let home = home.with(&[("LAKEHEAD_WRITER__NAME", format!("replica-{n}"))]);
+            let url = broker.url_through(links[BROKER].port());
+            home.write("lakehead.toml", config(plan, &url, store.root(), &keys));
+            Replica::start(home, links, &watch)
+        };
+        let replicas = (0..2).map(replica).collect();
+        let publisher = Publisher::start(&broker.url(), plan);
+        let runtime = Runtime::new().expect("a runtime");
+        let (rng, said) = (plan.rng(), Instant::now());
+        World { plan, rng, replicas, publisher, broker, store, home, watch, runtime, said }
+    }
+
+    /// Deals the faults at random moments, until all events are published.
+    fn faults(&mut self) {
+        let deck = self.plan.deck(&mut self.rng);
+        let beat = self.plan.time / u32::try_from(deck.len()).expect("few faults");
+        for fault in deck {
+            let pause = between(&mut self.rng, [Duration::ZERO, 2 * beat]);
+            self.pass(pause);
+            self.strike(fault);
+        }
+        while !self.publisher.ended() {
+            self.pass(TICK);
+        }
+    }
+
+    fn strike(&mut self, fault: Fault) {
+        let rng = &mut self.rng;
+        let (now, link) = (Instant::now(), rng.random_range(0..2));
+        let (nap, stall) = (between(rng, self.plan.nap), between(rng, self.plan.stall));
+        let (coin, mut at) = (rng.random_bool(0.5), rng.random_range(0..self.replicas.len()));
+        // Who sleeps is left to sleep, if anybody is awake.
+        if matches!(fault, Fault::Kill | Fault::Stop) && self.replicas[at].asleep.is_some() {
+            at = (0..self.replicas.len()).find(|i| self.replicas[*i].asleep.is_none()).unwrap_or(at);
+        }
+        let victim = &mut self.replicas[at];
+        match fault {
+            Fault::Kill => victim.kill(),
+            Fault::Stop => {
+                victim.stop(now + nap);
+                if coin {
+                    // The broker gives its messages to the other one at once, not only when it misses the heartbeat.
+                    victim.links[BROKER].cut();
+                }
+            }
+            Fault::Restart => {
+                self.watch.hold(true);
+                if coin {
+                    self.broker.kill();
+                }
+                self.broker.restart();
+            }
+            Fault::Cut => victim.links[link].cut(),
+            Fault::Stall => {
+                victim.links[link].stall();
+                victim.stalled[link] = Some(now + stall);
+            }
+        }
+    }
+
+    /// Lets time go on, and ends what has lasted long enough.
+    fn pass(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        loop {
+            let now = Instant::now();
+            self.replicas.iter_mut().for_each(|r| r.heal(now));
+            self.watch.hold(!self.replicas.iter().any(Replica::is_free));
+            if self.said.elapsed() > LINES {
+                self.said = now;
+                let ready = self.ready();
+                eprintln!(
+                    "{:?} published, {ready:?} ready, longest stall {:.1?}",
+                    self.publisher.confirmed(),
+                    self.watch.longest()
+                );
+            }
+            if now >= until {
+                return;
+            }
+            thread::sleep(TICK.min(until - now));
+        }
+    }
+
+    /// Messages that are ready in each queue.
+    fn ready(&self) -> Vec<Option<u32>> {
+        let url = self.broker.url();
+        QUEUES.iter().map(|queue| self.runtime.block_on(live::ready(&url, queue))).collect()
+    }
+
+    /// Nothing goes wrong any more, until nothing is left to receive.
+    #[track_caller]
+    fn drain(&mut self) {
+        while !self.replicas.iter().all(Replica::is_free) {
+            self.pass(TICK);
+        }
+        let start = Instant::now();
+        loop {
+            self.replicas.iter_mut().for_each(Replica::alive);
+            if self.ready().iter().all(|ready| *ready == Some(0)) {
+                break;
+            }
+            assert!(
+                start.elapsed() < DRAIN,
+                "{:?} are still ready, seed {}; {:?}",
+                self.ready(),
+                self.plan.seed,
+                self.keep()
+            );
+            self.pass(Duration::from_secs(1));
+        }
+        // What is with a replica now is nobody's fault either, but no longer measured: it ends when it likes.
+        self.watch.hold(true);
+    }
+
+    /// Keeps what a person needs to find a fault: the replicas' logs.
+    fn keep(&self) -> Option<PathBuf> {
+        let into = PathBuf::from(env::var_os("LAKEHEAD_KILL_LOGS")?);
+        fs::create_dir_all(&into).expect("LAKEHEAD_KILL_LOGS is a folder");
+        for (n, replica) in self.replicas.iter().enumerate() {
+            let to = into.join(format!("replica-{n}.log"));
+            fs::copy(replica.folder().join("lakehead.log"), to).expect("the log can be copied");
+        }
+        Some(into)
+    }
+
+    #[track_caller]
+    fn end(mut self) -> Outcome {
+        self.keep();
+        let peak = self.replicas.drain(..).map(|replica| replica.end(END)).max().unwrap_or(0);
+        // What a replica still held comes back, and lands here.
+        self.home
+            .run(&["run", "--until-empty", "--config", "lakehead.toml"])
+            .ok()
+            .says(&["nothing remained unacknowledged"]);
+        assert_eq!(self.ready(), [Some(0); 3]);
+        let (all, uncertain) = self.publisher.result();
+        let datasets = count(&self.home, self.store.root(), &self.store.environment(None), all, &uncertain);
+        let command = self.home.command(&["audit", "verify", "--json", "--config", "lakehead.toml"]);
+        let verified = run_to_end(command, b"");
+        let report = verified.json();
+        Outcome {
+            datasets,
+            verified: verified.code(),
+            findings: report["counts"].to_string(),
+            peak,
+            stall: self.watch.longest(),
+        }
+    }
+}
+
+struct Outcome {
+    datasets: Vec<Counted>,
+    /// Exit code of `audit verify`.
+    verified: i32,
+    findings: String,
+    /// Bytes.
+    peak: u64,
+    stall: Duration,
+}
+
+impl Outcome {
+    fn problems(&self) -> Vec<String> {
+        let mut problems: Vec<String> = self
+            .datasets
+            .iter()
+            .filter(|d| d.lost + d.doubled + d.unasked > 0)
+            .map(|d| format!("{d:?}"))
+            .collect();
+        // Incomplete evidence is what killed writers leave: their chains were ended by nobody yet.
+        if ![0, 4].contains(&self.verified) {
+            problems.push(format!("audit verify ended with {}: {}", self.verified, self.findings));
+        }
+        problems
+    }
+
+    /// A row of a table in Markdown, under its heading.
+    fn line(&self, plan: &Plan, took: Duration) -> String {
+        let sum = |f: fn(&Counted) -> u64| self.datasets.iter().map(f).sum::<u64>();
+        let f = plan.faults;
+        format!(
+            "datasets: {:?}\naudit verify: exit {}, {}\n\
+             | store | queues | events | kills | stops | broker restarts | cuts | stalls | lost | doubled | longest stall | peak memory | took |\n\
+             |---|---|---|---|---|---|---|---|---|---|---|---|---|\n\
+             | {:?} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.1} s | {} MiB | {:.0} s |",
+            self.datasets,
+            self.verified,
+            self.findings,
+            plan.store,
+            plan.queues,
+            sum(|d| d.wanted),
+            f.kills,
+            f.stops,
+            f.restarts,
+            f.cuts,
+            f.stalls,
+            sum(|d| d.lost),
+            sum(|d| d.doubled + d.unasked),
+            self.stall.as_secs_f64(),
+            self.peak >> 20,
+            took.as_secs_f64(),
+        )
+    }
+}

@@ -32,7 +32,7 @@ pub fn landing(n: u64) -> (&'static str, String) {
 }
 
 /// Event `n` of about `all`: time goes on with the numbers, and one in fifty is a day late.
-fn event(n: u64, all: u64, days: u64) -> Value {
+pub fn event(n: u64, all: u64, days: u64) -> Value {
     let day = (n * days / all.max(1)).saturating_sub(u64::from(n % 50 == 7));
     let base = DateTime::from_timestamp(1_769_904_000, 0).expect("2026-02-01");
     let at = base + Duration::from_secs(day * 86_400 + n % 86_400);
@@ -88,7 +88,7 @@ impl Publisher {
     }
 
     /// After its end: how many numbers were used, and which of them are uncertain, in order.
-    pub fn result(mut self) -> (u64, Vec<u64>) {
+    pub fn result(&mut self) -> (u64, Vec<u64>) {
         self.thread.take().expect("asked once").join().expect("the publisher did not panic");
         let mut uncertain =
             std::mem::take(&mut *self.told.uncertain.lock().unwrap_or_else(PoisonError::into_inner));

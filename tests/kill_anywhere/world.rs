@@ -2,13 +2,16 @@
 
 use std::env;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
+use std::process::Output;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rand::rngs::Xoshiro256PlusPlus;
 use rand::RngExt;
+use rand::rngs::Xoshiro256PlusPlus;
+use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use super::count::{Counted, count};
@@ -16,7 +19,7 @@ use super::live;
 use super::plan::{Fault, Plan, StoreKind, between};
 use super::publisher::Publisher;
 use super::replica::{BROKER, Replica, STORE};
-use super::support::{Azurite, Broker, Home, Minio, TcpProxy, run as run_to_end};
+use super::support::{Azurite, Broker, Home, Minio, TcpProxy};
 use super::watch::Watch;
 
 const QUEUES: [&str; 3] = ["logging_data_lake", "logging_audit", "logging_ml_audit"];
@@ -34,8 +37,12 @@ pub fn run(plan: &Plan) {
     eprintln!("kill_anywhere: {plan:?}; again with LAKEHEAD_KILL_SEED={}", plan.seed);
     let began = Instant::now();
     let mut world = World::start(plan);
-    world.faults();
-    world.drain();
+    let ran = catch_unwind(AssertUnwindSafe(|| {
+        world.faults();
+        world.drain();
+    }));
+    world.keep();
+    ran.unwrap_or_else(|panic| resume_unwind(panic));
     let outcome = world.end();
     println!("{}", outcome.line(plan, began.elapsed()));
     let problems = outcome.problems();
@@ -106,6 +113,8 @@ struct World<'p> {
     home: Home,
     watch: Arc<Watch>,
     runtime: Runtime,
+    /// All is published, and nothing was left to receive when we last looked.
+    idle: bool,
     said: Instant,
 }
 
@@ -184,7 +193,7 @@ impl<'p> World<'p> {
         let publisher = Publisher::start(&broker.url(), plan);
         let runtime = Runtime::new().expect("a runtime");
         let (rng, said) = (plan.rng(), Instant::now());
-        World { plan, rng, replicas, publisher, broker, store, home, watch, runtime, said }
+        World { plan, rng, replicas, publisher, broker, store, home, watch, runtime, idle: false, said }
     }
 
     /// Deals the faults at random moments, until all events are published.
@@ -241,7 +250,7 @@ impl<'p> World<'p> {
         loop {
             let now = Instant::now();
             self.replicas.iter_mut().for_each(|r| r.heal(now));
-            self.watch.hold(!self.replicas.iter().any(Replica::is_free));
+            self.watch.hold(self.idle || !self.replicas.iter().any(Replica::is_free));
             if self.said.elapsed() > LINES {
                 self.said = now;
                 let ready = self.ready();
@@ -264,60 +273,53 @@ impl<'p> World<'p> {
         QUEUES.iter().map(|queue| self.runtime.block_on(live::ready(&url, queue))).collect()
     }
 
-    /// Nothing goes wrong any more, until nothing is left to receive.
+    /// Nothing more goes wrong. Until everybody is awake, and nothing is left to receive.
     #[track_caller]
     fn drain(&mut self) {
-        while !self.replicas.iter().all(Replica::is_free) {
-            self.pass(TICK);
-        }
         let start = Instant::now();
         loop {
             self.replicas.iter_mut().for_each(Replica::alive);
-            if self.ready().iter().all(|ready| *ready == Some(0)) {
-                break;
+            let ready = self.ready();
+            self.idle = ready.iter().all(|ready| *ready == Some(0));
+            if self.idle && self.replicas.iter().all(Replica::is_free) {
+                return;
             }
-            assert!(
-                start.elapsed() < DRAIN,
-                "{:?} are still ready, seed {}; {:?}",
-                self.ready(),
-                self.plan.seed,
-                self.keep()
-            );
+            assert!(start.elapsed() < DRAIN, "{ready:?} are still ready; seed {}", self.plan.seed);
             self.pass(Duration::from_secs(1));
         }
-        // What is with a replica now is nobody's fault either, but no longer measured: it ends when it likes.
-        self.watch.hold(true);
     }
 
-    /// Keeps what a person needs to find a fault: the replicas' logs.
-    fn keep(&self) -> Option<PathBuf> {
-        let into = PathBuf::from(env::var_os("LAKEHEAD_KILL_LOGS")?);
+    /// Runs a command to its end, however long it takes.
+    fn lakehead(&self, args: &[&str]) -> Output {
+        let mut command = self.home.command(args);
+        command.args(["--config", "lakehead.toml"]).output().expect("the built binary starts")
+    }
+
+    /// Keeps the replicas' logs, where somebody wants them.
+    fn keep(&self) {
+        let Some(into) = env::var_os("LAKEHEAD_KILL_LOGS").map(PathBuf::from) else { return };
         fs::create_dir_all(&into).expect("LAKEHEAD_KILL_LOGS is a folder");
         for (n, replica) in self.replicas.iter().enumerate() {
             let to = into.join(format!("replica-{n}.log"));
             fs::copy(replica.folder().join("lakehead.log"), to).expect("the log can be copied");
         }
-        Some(into)
     }
 
     #[track_caller]
     fn end(mut self) -> Outcome {
-        self.keep();
         let peak = self.replicas.drain(..).map(|replica| replica.end(END)).max().unwrap_or(0);
         // What a replica still held comes back, and lands here.
-        self.home
-            .run(&["run", "--until-empty", "--config", "lakehead.toml"])
-            .ok()
-            .says(&["nothing remained unacknowledged"]);
+        let drained = self.lakehead(&["run", "--until-empty"]);
+        let told = String::from_utf8_lossy(&drained.stderr);
+        assert!(drained.status.success() && told.contains("nothing remained unacknowledged"), "{told}");
         assert_eq!(self.ready(), [Some(0); 3]);
         let (all, uncertain) = self.publisher.result();
         let datasets = count(&self.home, self.store.root(), &self.store.environment(None), all, &uncertain);
-        let command = self.home.command(&["audit", "verify", "--json", "--config", "lakehead.toml"]);
-        let verified = run_to_end(command, b"");
-        let report = verified.json();
+        let verified = self.lakehead(&["audit", "verify", "--json"]);
+        let report: Value = serde_json::from_slice(&verified.stdout).expect("a report in JSON");
         Outcome {
             datasets,
-            verified: verified.code(),
+            verified: verified.status.code().unwrap_or(-1),
             findings: report["counts"].to_string(),
             peak,
             stall: self.watch.longest(),
@@ -337,12 +339,8 @@ struct Outcome {
 
 impl Outcome {
     fn problems(&self) -> Vec<String> {
-        let mut problems: Vec<String> = self
-            .datasets
-            .iter()
-            .filter(|d| d.lost + d.doubled + d.unasked > 0)
-            .map(|d| format!("{d:?}"))
-            .collect();
+        let wrong = self.datasets.iter().filter(|d| !d.is_good());
+        let mut problems: Vec<String> = wrong.map(Counted::told).collect();
         // Incomplete evidence is what killed writers leave: their chains were ended by nobody yet.
         if ![0, 4].contains(&self.verified) {
             problems.push(format!("audit verify ended with {}: {}", self.verified, self.findings));
@@ -355,11 +353,11 @@ impl Outcome {
         let sum = |f: fn(&Counted) -> u64| self.datasets.iter().map(f).sum::<u64>();
         let f = plan.faults;
         format!(
-            "datasets: {:?}\naudit verify: exit {}, {}\n\
+            "{}\naudit verify: exit {}, {}\n\
              | store | queues | events | kills | stops | broker restarts | cuts | stalls | lost | doubled | longest stall | peak memory | took |\n\
              |---|---|---|---|---|---|---|---|---|---|---|---|---|\n\
              | {:?} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.1} s | {} MiB | {:.0} s |",
-            self.datasets,
+            self.datasets.iter().map(Counted::told).collect::<Vec<_>>().join("\n"),
             self.verified,
             self.findings,
             plan.store,

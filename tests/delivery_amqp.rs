@@ -6,6 +6,7 @@ mod support;
 
 use std::time::Duration;
 
+use lakehead::source::amqp::{Depth, depth};
 use live::{SOON, Site, broker, publish, queue_is_there, ready, risk};
 use support::{Broker, Options, Process, TcpProxy, eventually};
 
@@ -135,6 +136,33 @@ async fn a_queue_that_is_deleted_is_declared_again() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     publish(&channel, EXCHANGE, (100..200).map(risk)).await;
     all_landed(&site, &mut process, 200).await;
+}
+
+/// It says "no messages" then, and must not be believed: somebody may delete the queue next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quorum_queue_that_does_not_answer_is_not_empty() {
+    let (broker, channel) = broker().await;
+    let site = Site::new(&broker.url(), "", "[roll]\nage = \"300ms\"");
+    let mut process = site.start(&["--only", "data_lake"]);
+    queue_is_there(&broker.url(), QUEUE).await;
+    terminate(&mut process);
+    publish(&channel, EXCHANGE, (0..10).map(risk)).await;
+    let connection =
+        lapin::Connection::connect(&broker.url(), Default::default()).await.expect("the broker accepts");
+    let asked = async || depth(&connection, QUEUE).await.expect("an answer").expect("the queue");
+    assert_eq!(asked().await, Depth { ready: 10, consumers: 0 });
+    let server = format!("'%2F_{QUEUE}'");
+    broker.ctl(&["eval", &format!("sys:suspend({server}).")]);
+    let silent = asked().await;
+    assert!(!silent.is_empty(), "{silent:?}");
+    broker.ctl(&["eval", &format!("sys:resume({server}).")]);
+    let mut process = site.start(&["--only", "data_lake"]);
+    all_landed(&site, &mut process, 10).await;
+    channel
+        .basic_consume(QUEUE.into(), "".into(), Default::default(), Default::default())
+        .await
+        .expect("consumes");
+    eventually("an empty queue", SOON, async || asked().await.is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,6 @@
 
 #[path = "kill_anywhere/count.rs"]
 mod count;
-mod live;
 #[path = "kill_anywhere/plan.rs"]
 mod plan;
 #[path = "kill_anywhere/publisher.rs"]

@@ -15,7 +15,7 @@ use crate::config::{Consumer, Problem};
 use crate::error::{Error, Kind, Result};
 use crate::layout::{Format, Layout};
 use crate::pipeline::look::read_tail;
-use crate::source::amqp::{self, Address};
+use crate::source::amqp::{self, Address, Depth};
 use crate::store::{self, Lock, Put, Store};
 
 /// What asking has shown.
@@ -96,8 +96,8 @@ async fn queue(
     answers: &mut Answers,
 ) -> Result<()> {
     let asked = format!("queue {}", consumer.queue);
-    match amqp::ready(connection, &consumer.queue).await? {
-        Some(ready) => answers.line(
+    match amqp::depth(connection, &consumer.queue).await? {
+        Some(Depth { ready, .. }) => answers.line(
             asked,
             format!("there, {ready} messages ready; its delivery limit cannot be seen through AMQP: unknown"),
         ),

@@ -24,7 +24,7 @@ use crate::ops::metrics::{self, Metrics};
 use crate::pipeline::decode::Route;
 use crate::pipeline::land::Pause;
 use crate::pipeline::{Port, Summary};
-use crate::source::amqp::{self, Address, Source, Wanted};
+use crate::source::amqp::{self, Address, Depth, Source, Wanted};
 use crate::units::{format_bytes, format_count};
 
 /// Between two looks at a queue that may be empty.
@@ -229,7 +229,7 @@ impl Service<'_> {
         let (mut connection, mut empty_since, mut answered) = (None, None, Instant::now());
         loop {
             sleep(LOOK).await;
-            let ready = match &connection {
+            let empty = match &connection {
                 None => match address.connect(&name).await {
                     Ok(fresh) => {
                         connection = Some(fresh);
@@ -237,12 +237,12 @@ impl Service<'_> {
                     }
                     Err(e) => Err(e),
                 },
-                Some(connection) => self.ready(connection).await,
+                Some(connection) => self.are_empty(connection).await,
             };
-            match ready {
-                Ok(ready) => {
+            match empty {
+                Ok(empty) => {
                     answered = Instant::now();
-                    if ready > 0 || !pulses.iter().all(|p| p.is_whole()) {
+                    if !empty || !pulses.iter().all(|p| p.is_whole()) {
                         empty_since = None;
                         continue;
                     }
@@ -258,13 +258,14 @@ impl Service<'_> {
         }
     }
 
-    async fn ready(&self, connection: &lapin::Connection) -> Result<u64> {
-        let mut ready = 0;
+    async fn are_empty(&self, connection: &lapin::Connection) -> Result<bool> {
         for consumer in self.consumers {
-            // Not there yet: its consumer will say so.
-            ready += amqp::ready(connection, &consumer.queue).await?.map_or(1, u64::from);
+            // One that is not there yet: its consumer will say so.
+            if !amqp::depth(connection, &consumer.queue).await?.is_some_and(Depth::is_empty) {
+                return Ok(false);
+            }
         }
-        Ok(ready)
+        Ok(true)
     }
 
     /// Tells health and metrics how things are.

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -33,6 +34,9 @@ pub struct Files {
     known: Mutex<HashMap<Path, Arc<IdentitySet>>>,
 }
 
+/// Requests of one look that may be under way at once: there is a fence for every registered writer, and the end of every
+/// file of the partition is read.
+pub(super) const AT_ONCE: usize = 16;
 /// Most identities that are remembered of files.
 const MAX_REMEMBERED: usize = 1 << 19;
 
@@ -153,11 +157,14 @@ async fn fence_all(
     files: &mut Vec<Path>,
 ) -> Result<()> {
     let claims = landing.rows.claims(layout);
-    for other in others {
+    let mut fences = Vec::new();
+    for other in &others {
         let next = last.get(&other.writer).map(|s| s + 1);
         let claims = if other.silent { Claims::All } else { Claims::Some(claims.clone()) };
-        fence(shore, landing, layout, &other.writer, next, claims, files).await?;
+        fences.push(fence(shore, landing, layout, &other.writer, next, claims));
     }
+    let met: Vec<Vec<Path>> = stream::iter(fences).buffer_unordered(AT_ONCE).try_collect().await?;
+    files.extend(met.into_iter().flatten());
     Ok(())
 }
 
@@ -167,14 +174,17 @@ async fn look_into_all(
     layout: &Arc<Layout>,
     files: Vec<Path>,
 ) -> Result<IdentitySet> {
+    let ruled: Vec<_> = files.iter().map(|path| rule_out(shore, landing, layout, path)).collect();
+    let ruled: Vec<bool> = stream::iter(ruled).buffered(AT_ONCE).try_collect().await?;
     let mut present = IdentitySet::default();
-    for path in files {
-        look_into(shore, landing, layout, &path, &mut present).await?;
+    // One at a time: whole files are read.
+    for (path, _) in files.iter().zip(ruled).filter(|(_, out)| !out) {
+        look_into(shore, landing, layout, path, &mut present).await?;
     }
     Ok(present)
 }
 
-/// Creates a fence at another writer's next name; files that stand there first are added to `files`.
+/// Creates a fence at another writer's next name; returns the files that stood there first.
 async fn fence(
     shore: &Shore,
     landing: &Landing,
@@ -182,13 +192,12 @@ async fn fence(
     writer: &str,
     next: Option<u32>,
     claims: Claims,
-    files: &mut Vec<Path>,
-) -> Result<()> {
+) -> Result<Vec<Path>> {
     let path = |seq| shore.file_path(&landing.partition, writer, seq);
     if let Some(last) = next.and_then(|n| n.checked_sub(1))
         && is_closed(&shore.store, &path(last)?).await?
     {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let footer = Footer {
         layout: layout.name.clone(),
@@ -201,17 +210,17 @@ async fn fence(
         fence: Some(claims),
     };
     let bytes = encode(layout, &mut Rows::default(), &footer)?;
-    let mut seq = next.unwrap_or(0);
+    let (mut seq, mut files) = (next.unwrap_or(0), Vec::new());
     loop {
         let at = path(seq)?;
         if shore.store.create(&at, bytes.clone()).await? == Put::Created {
             super::meters::fence_created();
-            return Ok(());
+            return Ok(files);
         }
         match read_footer(&shore.store, &at).await? {
             // Our own, whose answer was lost.
-            Some(there) if there.batch == footer.batch => return Ok(()),
-            Some(there) if there.fence == Some(Claims::All) => return Ok(()),
+            Some(there) if there.batch == footer.batch => return Ok(files),
+            Some(there) if there.fence == Some(Claims::All) => return Ok(files),
             Some(there) if there.fence.is_some() => {}
             Some(_) => files.push(at),
             None => return Err(Error::unreachable(format!("{at}: exists, and is not there"))),
@@ -310,6 +319,21 @@ impl Tail {
     }
 }
 
+/// True if the file at `path` holds no row of the landing for certain, by what its end says.
+async fn rule_out(shore: &Shore, landing: &Landing, layout: &Layout, path: &Path) -> Result<bool> {
+    if shore.files.get(path).is_some() {
+        return Ok(false);
+    }
+    // A file that retention took between the list and now held nothing that is there.
+    let Some(tail) = read_metadata(&shore.store, path).await? else { return Ok(true) };
+    let is_fence = Footer::read(&tail.metadata).is_some_and(|f| f.fence.is_some());
+    if is_fence || tail.metadata.file_metadata().num_rows() == 0 {
+        shore.files.put(path, Arc::default());
+        return Ok(true);
+    }
+    Ok(!may_hold(shore, landing, layout, path, &tail).await?)
+}
+
 /// Adds to `present` the identities of the landing's rows that the file at `path` holds.
 async fn look_into(
     shore: &Shore,
@@ -318,40 +342,35 @@ async fn look_into(
     path: &Path,
     present: &mut IdentitySet,
 ) -> Result<()> {
-    let add = |known: &IdentitySet, present: &mut IdentitySet| {
-        present.extend(landing.rows.index().iter().map(|r| r.identity()).filter(|i| known.contains(i)));
+    let known = match shore.files.get(path) {
+        Some(known) => known,
+        None => match shore.store.get(path).await? {
+            Some(bytes) => read_identities(shore, landing, layout, path, bytes).await?,
+            None => return Ok(()),
+        },
     };
-    if let Some(known) = shore.files.get(path) {
-        add(&known, present);
-        return Ok(());
-    }
-    // A file that retention took between the list and now held nothing that is there.
-    let Some(tail) = read_metadata(&shore.store, path).await? else { return Ok(()) };
-    let is_fence = Footer::read(&tail.metadata).is_some_and(|f| f.fence.is_some());
-    if is_fence || tail.metadata.file_metadata().num_rows() == 0 {
-        shore.files.put(path, Arc::default());
-        return Ok(());
-    }
-    if !may_hold(shore, landing, layout, path, &tail).await? {
-        return Ok(());
-    }
-    let bytes = match shore.store.get(path).await? {
-        Some(bytes) => bytes,
-        None => return Ok(()),
-    };
+    present.extend(landing.rows.index().iter().map(|r| r.identity()).filter(|i| known.contains(i)));
+    Ok(())
+}
+
+async fn read_identities(
+    shore: &Shore,
+    landing: &Landing,
+    layout: &Arc<Layout>,
+    path: &Path,
+    bytes: Bytes,
+) -> Result<Arc<IdentitySet>> {
     let (key, layout, value) = (shore.key, Arc::clone(layout), landing.partition.value.clone());
-    let shown = path.clone();
     let read = shore.cpu.run(move || identities(&layout, bytes, key, value.as_deref())).await;
     let found = match read {
         Some(Ok(found)) => Arc::new(found),
         Some(Err(e)) => {
-            return Err(Error::unreachable(format!("{shown}: cannot read its identities")).source(e));
+            return Err(Error::unreachable(format!("{path}: cannot read its identities")).source(e));
         }
         None => return Err(Error::unreachable("the program is ending")),
     };
-    add(&found, present);
-    shore.files.put(path, found);
-    Ok(())
+    shore.files.put(path, Arc::clone(&found));
+    Ok(found)
 }
 
 /// False if the bloom filters of `eventId` rule out every row of the landing.

@@ -7,12 +7,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use object_store::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Micros};
 use crate::error::{Error, Result};
 use crate::event::time::format_micros;
+use crate::pipeline::look::AT_ONCE;
 use crate::store::Store;
 
 /// Folder of registrations, below the root.
@@ -174,18 +177,22 @@ impl Registry {
     /// The store's.
     pub async fn others(&self, dataset: &str) -> Result<Vec<Other>> {
         let folder = self.store.path(FOLDER)?;
-        let mut others = Vec::new();
-        for meta in self.store.list_all(&folder).await? {
-            let Some(writer) = meta.location.filename().and_then(|f| f.strip_suffix(".json")) else {
-                continue;
-            };
-            if writer == self.writer() || !self.writes(writer, dataset).await? {
-                continue;
-            }
-            let silent = self.is_silent(meta.last_modified.timestamp_micros());
-            others.push(Other { writer: writer.to_owned(), silent });
+        let listed = self.store.list_all(&folder).await?;
+        let asked: Vec<_> = listed.iter().map(|meta| self.other(meta, dataset)).collect();
+        let others: Vec<_> = stream::iter(asked).buffered(AT_ONCE).try_collect().await?;
+        Ok(others.into_iter().flatten().collect())
+    }
+
+    /// The writer that an object registers, if it is another one and writes the dataset.
+    async fn other(&self, meta: &ObjectMeta, dataset: &str) -> Result<Option<Other>> {
+        let Some(writer) = meta.location.filename().and_then(|f| f.strip_suffix(".json")) else {
+            return Ok(None);
+        };
+        if writer == self.writer() || !self.writes(writer, dataset).await? {
+            return Ok(None);
         }
-        Ok(others)
+        let silent = self.is_silent(meta.last_modified.timestamp_micros());
+        Ok(Some(Other { writer: writer.to_owned(), silent }))
     }
 
     async fn writes(&self, writer: &str, dataset: &str) -> Result<bool> {

@@ -7,16 +7,19 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use serde_json::{Value, json};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::plan::Plan;
 use super::support::events;
 
+/// Longest wait for the broker: a connection that dies at the wrong moment does not always say so.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Most events that wait for their confirmation.
 const BUNDLE: u64 = 200;
 const EXCHANGE: &str = "coder.events";
@@ -101,7 +104,7 @@ async fn publish(url: &str, plan: &Plan, told: &Told) {
     let began = Instant::now();
     let rate = plan.events as f64 / plan.time.as_secs_f64();
     loop {
-        if let Ok(channel) = connect(url).await
+        if let Ok(Ok(channel)) = timeout(PATIENCE, connect(url)).await
             && connected(&channel, began, rate, plan, told).await
         {
             return;
@@ -131,18 +134,20 @@ async fn connected(channel: &Channel, began: Instant, rate: f64, plan: &Plan, to
             continue;
         }
         let from = told.next.fetch_add(count, Ordering::Relaxed);
+        let until = Instant::now() + PATIENCE;
         let mut confirms = Vec::new();
         for n in from..from + count {
-            confirms.push((n, send(channel, &event(n, plan.events, plan.days)).await));
+            let event = event(n, plan.events, plan.days);
+            confirms.push((n, timeout_at(until, send(channel, &event)).await));
         }
         let mut whole = true;
         for (n, sent) in confirms {
             let answer = match sent {
-                Ok(confirm) => confirm.await,
-                Err(e) => Err(e),
+                Ok(Ok(confirm)) => timeout_at(until, confirm).await.ok().and_then(Result::ok),
+                _ => None,
             };
             match answer {
-                Ok(Confirmation::Ack(returned)) => {
+                Some(Confirmation::Ack(returned)) => {
                     assert!(returned.is_none(), "event {n} reached no queue");
                     told.confirmed.fetch_add(1, Ordering::Relaxed);
                 }

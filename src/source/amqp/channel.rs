@@ -110,8 +110,8 @@ impl<'f> Flow<'f> {
         let channel = connection.create_channel().await.map_err(lost)?;
         // A classic queue of 4.3 forgets the flags when its node stops: what is ready may have been handed over before.
         let forgets = !feed.topology.quorum && version >= Version { major: 4, minor: 3 };
-        let backlog =
-            if forgets { topology::ready(connection, &feed.topology.queue).await?.unwrap_or(0) } else { 0 };
+        let depth = if forgets { topology::depth(connection, &feed.topology.queue).await? } else { None };
+        let backlog = depth.map_or(0, |queue| queue.ready);
         let (tell, commands) = mpsc::channel(usize::from(feed.prefetch) + SPARE_COMMANDS);
         let id = feed.port.channel();
         let opened = Opened {

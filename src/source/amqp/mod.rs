@@ -29,7 +29,7 @@ use channel::End;
 pub use connection::{Address, Version};
 use patience::Patience;
 pub use pulse::Pulse;
-pub use topology::{Topology, ensure_exchange, ready};
+pub use topology::{Depth, Topology, depth, ensure_exchange};
 
 /// One consumer to run.
 #[derive(Debug, Clone)]

@@ -33,7 +33,7 @@ impl Topology {
     pub async fn ensure(&self, connection: &Connection, version: Version) -> Result<()> {
         self.names_fit()?;
         let exchange = self.exchange_is_there(connection).await?;
-        let queue = ready(connection, &self.queue).await?.is_some();
+        let queue = depth(connection, &self.queue).await?.is_some();
         if !self.declare {
             return self.complain(exchange, queue);
         }
@@ -52,7 +52,7 @@ impl Topology {
     /// As [`Topology::ensure`].
     pub async fn verify(&self, connection: &Connection) -> Result<()> {
         let exchange = self.exchange_is_there(connection).await?;
-        let queue = ready(connection, &self.queue).await?.is_some();
+        let queue = depth(connection, &self.queue).await?.is_some();
         self.complain(exchange, queue)
     }
 
@@ -165,15 +165,33 @@ pub async fn ensure_exchange(connection: &Connection, exchange: &str, declare: b
     }
 }
 
-/// How many messages are ready in a queue, to the message; `None` if there is no such queue.
+/// What the broker says of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depth {
+    /// Messages that are ready, to the message.
+    pub ready: u32,
+    /// Consumers, of all clients.
+    pub consumers: u32,
+}
+
+impl Depth {
+    /// Whether a queue that somebody consumes from is empty. RabbitMQ gives a quorum queue's leader a quarter of a second
+    /// to answer, and then says "no messages, no consumers" of it, however many there are.
+    pub fn is_empty(self) -> bool {
+        self.ready == 0 && self.consumers > 0
+    }
+}
+
+/// How much is in a queue; `None` if there is no such queue.
 ///
 /// # Errors
 /// What the broker does not allow; a lost connection.
-pub async fn ready(connection: &Connection, queue: &str) -> Result<Option<u32>> {
+pub async fn depth(connection: &Connection, queue: &str) -> Result<Option<Depth>> {
     let channel = connection.create_channel().await.map_err(lost)?;
     let options = QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
     let asked = channel.queue_declare(queue.into(), options, FieldTable::default()).await;
-    Ok(found(asked, &format!("the queue `{queue}`"))?.map(|queue| queue.message_count()))
+    Ok(found(asked, &format!("the queue `{queue}`"))?
+        .map(|queue| Depth { ready: queue.message_count(), consumers: queue.consumer_count() }))
 }
 
 /// What a passive declaration found.

@@ -150,7 +150,8 @@ async fn a_quorum_queue_that_does_not_answer_is_not_empty() {
     let connection =
         lapin::Connection::connect(&broker.url(), Default::default()).await.expect("the broker accepts");
     let asked = async || depth(&connection, QUEUE).await.expect("an answer").expect("the queue");
-    assert_eq!(asked().await, Depth { ready: 10, consumers: 0 });
+    let full = Depth { ready: 10, consumers: 0 };
+    eventually("a full queue", SOON, async || asked().await == full).await;
     let server = format!("'%2F_{QUEUE}'");
     broker.ctl(&["eval", &format!("sys:suspend({server}).")]);
     let silent = asked().await;

@@ -373,6 +373,9 @@ struct Loop {
     waiting: VecDeque<Landing>,
 }
 
+/// How long the end waits for what the store has not answered yet, a look round or a refresh.
+const PARTING: Duration = Duration::from_secs(2);
+
 /// Landings in flight at most: enough that no store and no core has to wait for the loop.
 const LANDINGS: usize = 256;
 
@@ -616,14 +619,29 @@ impl Loop {
         self.state.tell();
         self.abandon.cancel();
         let mut known = true;
-        while let Some(done) = self.jobs.join_next().await {
-            known &= !matches!(&done, Ok(Done::Landed(l)) if matches!(l.end, land::End::Abandoned));
-            self.done(done)?;
+        let parting = Instant::now() + PARTING;
+        loop {
+            match tokio::time::timeout_at(parting, self.jobs.join_next()).await {
+                Ok(Some(done)) => {
+                    known &= !matches!(&done, Ok(Done::Landed(l)) if matches!(l.end, land::End::Abandoned));
+                    self.done(done)?;
+                }
+                Ok(None) => break,
+                Err(_) => {
+                    known = false;
+                    self.jobs.abort_all();
+                    break;
+                }
+            }
         }
         self.state.tell();
         self.state.command_all(&Command::Close(Close::Done));
-        if known && let Err(e) = self.shore.registry.unregister().await {
-            tracing::warn!(error = %e, "cannot remove the registration; it does no harm");
+        if known {
+            let removed = tokio::time::timeout(PARTING, self.shore.registry.unregister()).await;
+            let removed = removed.unwrap_or_else(|_| Err(Error::unreachable("the store does not answer")));
+            if let Err(e) = removed {
+                tracing::warn!(error = %e, "cannot remove the registration; it does no harm");
+            }
         }
         self.state.summary.unacked = self.state.unacked() as u64;
         self.show();

@@ -389,3 +389,8 @@ fn giving_back_from_every_batch_is_missed() {
 fn remembered_claims_are_missed() {
     is_missed(Rule::Remember, 360);
 }
+
+#[test]
+fn looking_for_what_is_refused_is_missed() {
+    is_missed(Rule::Refused, 0);
+}

@@ -110,6 +110,8 @@ pub enum Rule {
     AllBatches,
     /// What a fence claimed is remembered (rule 5).
     Remember,
+    /// A redelivered event that is refused is looked for before it is quarantined (rule 10).
+    Refused,
 }
 
 /// What the outside sees of the loop, for health and progress.

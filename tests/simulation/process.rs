@@ -16,7 +16,7 @@ use lakehead::event::json;
 use lakehead::layout::Layouts;
 use lakehead::layout::row::IdentityKey;
 use lakehead::pipeline::decode::{Decoder, Route, Rules};
-use lakehead::pipeline::delivery::{Bundle, Delivery};
+use lakehead::pipeline::delivery::{Bundle, Delivery, Properties};
 use lakehead::pipeline::{
     Close, Command, ConsumerSettings, Cpu, Input, Limits, Opened, Parts, Pipeline, Port, Rule, Settings,
     Shelf, Summary, View,
@@ -29,7 +29,7 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::Sleep;
 
 use super::broker::{Frame, Message, Request};
-use super::ledger::{BLOBS, DATASETS, Kind};
+use super::ledger::{BLOBS, DATASETS, DELIVERED, Kind};
 use super::store::{EPOCH, FaultyStore};
 use super::world::Shared;
 use super::{MAX_FUTURE, body};
@@ -196,7 +196,8 @@ struct Flow<'f> {
     port: &'f Port,
     id: u32,
     channel: u64,
-    intake: VecDeque<(Message, u64, Micros)>,
+    /// Message, tag, when it was received by the process's clock, and by the world's.
+    intake: VecDeque<(Message, u64, Micros, u64)>,
     charge: lakehead::pipeline::budget::Charge,
     decoder: Decoder,
     decoding: Option<Pin<Box<Sleep>>>,
@@ -285,17 +286,17 @@ impl Flow<'_> {
 
     fn decode(&mut self) {
         self.decoding = None;
-        let Some((_, _, received_at)) = self.intake.front().copied() else { return };
+        let Some((_, _, received_at, _)) = self.intake.front().copied() else { return };
         let taken: Vec<_> = self.intake.drain(..BUNDLE.min(self.intake.len())).collect();
         let deliveries: Vec<Delivery> = taken
             .into_iter()
-            .map(|(message, tag, _)| Delivery {
+            .map(|(message, tag, _, at)| Delivery {
                 body: body(message.id, self.deployment.kinds[message.id]).into(),
                 tag,
                 flagged: message.flagged,
                 attempt: message.deliveries,
                 position: tag as i64,
-                properties: None,
+                properties: Some(Box::new(stamped(at))),
             })
             .collect();
         let bytes = deliveries.iter().map(|d| d.body.len()).sum();
@@ -311,7 +312,8 @@ impl Flow<'_> {
             Some(Frame::Deliver { message, tag }) => {
                 let bytes = body(message.id, self.deployment.kinds[message.id]).len();
                 self.charge.resize(self.charge.bytes() + bytes);
-                self.intake.push_back((message, tag, self.port.clock().now()));
+                let now = self.deployment.world.lock().now;
+                self.intake.push_back((message, tag, self.port.clock().now(), now));
                 None
             }
             Some(Frame::CancelOk) => {
@@ -348,6 +350,15 @@ impl Flow<'_> {
             Settle::Return(tag) => self.request(Request::Nack { tag }),
         }
         None
+    }
+}
+
+/// Properties that say when a message was delivered: the quarantine keeps them.
+fn stamped(at: u64) -> Properties {
+    Properties {
+        routing_key: "risk.evaluated".into(),
+        headers: Some(format!("{{\"{DELIVERED}\":{at}}}")),
+        ..Properties::default()
     }
 }
 

@@ -75,6 +75,8 @@ pub struct Decoder {
     scratch: Scratch,
     cells: Vec<(u32, u32)>,
     routes: HashMap<String, Arc<[u16]>>,
+    /// Deliveries of the next bundle that nobody may decode, by tag, and why.
+    poison: HashMap<u64, String>,
 }
 
 impl Decoder {
@@ -86,7 +88,13 @@ impl Decoder {
             scratch: Scratch::default(),
             cells: Vec::new(),
             routes: HashMap::new(),
+            poison: HashMap::new(),
         }
+    }
+
+    /// A delivery of the next bundle is not to be decoded, but quarantined as poison.
+    pub fn found_poison(&mut self, tag: u64, how: String) {
+        self.poison.insert(tag, how);
     }
 
     /// Decodes a bundle at `now`.
@@ -133,6 +141,14 @@ impl Decoder {
 
     fn delivery(&mut self, scanner: &mut Scanner, delivery: Received<'_>, now: Micros, block: &mut Block) {
         let rules = Arc::clone(&self.rules);
+        if !self.poison.is_empty()
+            && let Some(how) = self.poison.remove(&delivery.tag)
+        {
+            let defect = Defect::new(Reason::Poison, how);
+            return self.reject(delivery, Seen::Glimpse(&Glimpse::default()), None, &defect, now, block);
+        }
+        #[cfg(debug_assertions)]
+        super::mishap::befall(delivery.body);
         let transport = Properties::transport(delivery.properties);
         let event = read(&rules, scanner, delivery.body, transport);
         match event {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::budget::Charge;
@@ -74,7 +75,7 @@ pub struct Origin {
 }
 
 /// What AMQP says of a message.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Properties {
     /// The routing key.
     pub routing_key: String,

@@ -196,8 +196,7 @@ struct Flow<'f> {
     port: &'f Port,
     id: u32,
     channel: u64,
-    /// Message, tag, when it was received by the process's clock, and by the world's.
-    intake: VecDeque<(Message, u64, Micros, u64)>,
+    intake: VecDeque<(Message, u64, Micros)>,
     charge: lakehead::pipeline::budget::Charge,
     decoder: Decoder,
     decoding: Option<Pin<Box<Sleep>>>,
@@ -286,17 +285,17 @@ impl Flow<'_> {
 
     fn decode(&mut self) {
         self.decoding = None;
-        let Some((_, _, received_at, _)) = self.intake.front().copied() else { return };
+        let Some((_, _, received_at)) = self.intake.front().copied() else { return };
         let taken: Vec<_> = self.intake.drain(..BUNDLE.min(self.intake.len())).collect();
         let deliveries: Vec<Delivery> = taken
             .into_iter()
-            .map(|(message, tag, _, at)| Delivery {
+            .map(|(message, tag, _)| Delivery {
                 body: body(message.id, self.deployment.kinds[message.id]).into(),
                 tag,
                 flagged: message.flagged,
                 attempt: message.deliveries,
                 position: tag as i64,
-                properties: Some(Box::new(stamped(at))),
+                properties: Some(Box::new(stamped(message.delivered_at))),
             })
             .collect();
         let bytes = deliveries.iter().map(|d| d.body.len()).sum();
@@ -312,8 +311,7 @@ impl Flow<'_> {
             Some(Frame::Deliver { message, tag }) => {
                 let bytes = body(message.id, self.deployment.kinds[message.id]).len();
                 self.charge.resize(self.charge.bytes() + bytes);
-                let now = self.deployment.world.lock().now;
-                self.intake.push_back((message, tag, self.port.clock().now(), now));
+                self.intake.push_back((message, tag, self.port.clock().now()));
                 None
             }
             Some(Frame::CancelOk) => {

@@ -87,11 +87,13 @@ fn play(seed: u64, without: Option<Rule>, told: bool) -> Outcome {
     let mut world = World::new(seed, Ledger::default(), told);
     let chance = &mut world.chance;
     let messages = chance.within(2, 40);
-    let odd = chance.odds(300);
+    let odd = chance.within(0, 1_000);
     let kinds: Vec<Kind> = (0..messages)
         .map(|_| match chance.within(0, 20) {
-            0 if odd => Kind::Broken,
-            1 if odd => Kind::Early,
+            0 if odd < 300 => Kind::Broken,
+            1 if odd < 300 => Kind::Early,
+            // In some runs most are: what landed must not be quarantined when it comes again.
+            2..16 if odd < 60 => Kind::Early,
             _ => Kind::Good,
         })
         .collect();

@@ -53,7 +53,14 @@ impl Setup {
             tracing::info!(layout = name, "layout taken from layouts.dir");
         }
         let (catalog, layouts) = (Arc::new(catalog), Arc::new(layouts));
-        Ok(Setup { config, catalog, layouts, suspects: None, lake: OnceLock::new(), archive: OnceLock::new() })
+        Ok(Setup {
+            config,
+            catalog,
+            layouts,
+            suspects: None,
+            lake: OnceLock::new(),
+            archive: OnceLock::new(),
+        })
     }
 
     /// The lake.

@@ -30,8 +30,7 @@ pub(super) fn run(global: &Global, args: &Suspects) -> Result<ExitCode> {
     let consumer = consumers.iter().find(|c| c.name == args.consumer);
     let consumer = consumer.ok_or_else(|| Error::config(format!("no consumer `{}`", args.consumer)))?;
     let layouts = setup.layout_indices(&consumer.layouts)?;
-    let rules =
-        setup.rules(Route::Fixed(layouts), &consumer.name, &consumer.queue, super::identity_key());
+    let rules = setup.rules(Route::Fixed(layouts), &consumer.name, &consumer.queue, super::identity_key());
     let mut decoder = Decoder::new(Arc::new(rules));
     prefer_to_be_killed();
 

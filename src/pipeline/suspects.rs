@@ -235,7 +235,8 @@ mod tests {
 
     #[test]
     fn what_is_sent_is_read() {
-        let properties = Properties { routing_key: "a.b".into(), timestamp: Some(7), ..Properties::default() };
+        let properties =
+            Properties { routing_key: "a.b".into(), timestamp: Some(7), ..Properties::default() };
         let delivery = Delivery {
             body: Bytes::from_static(b"{\n\xff"),
             tag: 9,

@@ -23,7 +23,7 @@ use lakehead::pipeline::decode::{Decoder, Route, Rules};
 use lakehead::pipeline::delivery::{Bundle, Delivery, Properties};
 use live::{Site, publish};
 use proptest::prelude::*;
-use support::Broker;
+use support::{Broker, eventually};
 
 const BY_TENANT: &str = r#"
 name = "by_tenant"
@@ -89,7 +89,7 @@ fn bodies() -> Vec<(Vec<u8>, Option<Reason>)> {
         add(plain(&quoted), None);
         add(event(&format!("\"tenant {n}\""), &quoted, DAY, "1", "{}"), None);
     }
-    add(event("\"nul\"", r#""a\u0000b""#, DAY, "1", "{}"), None);
+    add(event("\"nul\"", r#""a\u0000b""#, DAY, "1", "{}"), Some(Reason::WrongType));
     add(event("\"long\"", &format!("\"{}\"", "é".repeat(1_000)), DAY, "1", "{}"), Some(Reason::Invalid));
     add(event("\"no one\"", "null", DAY, "1", "{}"), None);
     for (n, (time, reason)) in TIMES.iter().enumerate() {
@@ -176,7 +176,9 @@ async fn hostile_bodies_land_in_their_place_or_are_refused() {
             }
             None => {
                 assert_eq!(reasons, None, "{short}");
-                let event: serde_json::Value = serde_json::from_slice(body).expect("JSON");
+                // serde_json has no such number.
+                let event =
+                    serde_json::from_str::<serde_json::Value>(&shown.replace("1e400", "1")).expect("JSON");
                 let id = event["id"].as_str().expect("an id");
                 assert_eq!(landed.get(id), Some(&1), "{short}");
                 lands += 1;
@@ -260,7 +262,8 @@ async fn bodies_up_to_the_brokers_maximum() {
     let refused = site.counted("_quarantine", "detail");
     let expected = [max_body + 1, most].map(|n| (format!("{n} bytes; limits.max_body is {max_body}"), 1));
     assert_eq!(refused, expected.into());
-    assert_eq!(live::ready(&broker.url(), "logging_data_lake").await, Some(0));
+    let empty = async || live::ready(&broker.url(), "logging_data_lake").await == Some(0);
+    eventually("an empty queue", live::SOON, empty).await;
 }
 
 const NOW: Micros = 1_769_169_600_000_000;

@@ -67,14 +67,15 @@ fn only_the_killer_is_poison(site: &Site, neighbours: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_kills_is_poison_from_its_fifth_delivery_on() {
     let (broker, channel) = broker().await;
-    let site = Site::new(&broker.url(), "queue_type = \"quorum\"", "");
+    // Of two channels the second may be handed what the first one held while both go down: that counts twice.
+    let site = Site::new(&broker.url(), "queue_type = \"quorum\"\nconsumers = 1", "");
     assert!(drain(&site, "").status.success());
     publish(&channel, EXCHANGE, (0..150).map(risk)).await;
     publish(&channel, EXCHANGE, [with_word(1_000, "KILLER")]).await;
     publish(&channel, EXCHANGE, (150..300).map(risk)).await;
     assert_eq!(crashes_until_drained(&site, |_| ()), SUSPECT_ATTEMPT as usize - 1);
     only_the_killer_is_poison(&site, 300);
-    assert_eq!(ready(&broker.url(), QUEUE).await, Some(0));
+    eventually("an empty queue", SOON, async || ready(&broker.url(), QUEUE).await == Some(0)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,7 +95,7 @@ async fn on_a_classic_queue_dead_writers_make_suspects() {
     };
     assert_eq!(crashes_until_drained(&site, ten_minutes_pass), 3);
     only_the_killer_is_poison(&site, 300);
-    assert_eq!(ready(&broker.url(), QUEUE).await, Some(0));
+    eventually("an empty queue", SOON, async || ready(&broker.url(), QUEUE).await == Some(0)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +116,8 @@ async fn a_panic_costs_a_channel_and_the_body_is_poison_when_it_comes_again() {
     .await;
     assert!(process.stop(SOON), "{}", process.log_tail());
     site.exactly("risk_evaluations", "eventId", "risk", 100);
-    assert!(site.rows("_quarantine").iter().all(|r| r["reason"] == "poison" && r["body"].contains("KILLER")));
+    assert!(site.rows("_quarantine").iter().all(|r| r["reason"] == "poison"));
+    assert_eq!(site.counted("_quarantine", "bodySha256").len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

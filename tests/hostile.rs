@@ -42,11 +42,11 @@ columns = [
 ]
 "#;
 
-const CONFIG: &str = "[layouts]\ndir = \"./layouts\"\n[limits]\nmax_body = \"64KiB\"\n\
+const CONFIG: &str = "[layouts]\ndir = \"./layouts\"\n[limits]\nmax_body = \"256KiB\"\n\
     [rabbitmq.data_lake]\nqueue = \"q\"\nbindings = [\"risk.evaluated\"]\nlayouts = [\"by_tenant\"]\n\
     [rabbitmq.ml_audit]\nqueue = \"m\"\nbindings = [\"risk.evaluated\"]\nlayouts = [\"ml_audit\"]\n";
 
-const MAX_BODY: usize = 64 << 10;
+const MAX_BODY: usize = 256 << 10;
 
 /// An event with these raw JSON texts in it.
 fn event(id: &str, tenant: &str, time: &str, score: &str, scores: &str) -> String {
@@ -63,11 +63,9 @@ fn bodies() -> Vec<(Vec<u8>, Option<Reason>)> {
     let mut add = |body: String, reason| all.push((body.into_bytes(), reason));
     let plain = |id: &str| event(id, "\"t\"", DAY, "1", "{}");
     let deep = 100_000;
-    add("[".repeat(deep), Some(Reason::TooLarge));
-    let fits = 30_000;
-    add("[".repeat(fits), Some(Reason::TooDeep));
+    add("[".repeat(deep), Some(Reason::TooDeep));
     add("{\"a\":".repeat(10_000), Some(Reason::TooDeep));
-    add(event("\"n\"", "\"t\"", DAY, "1", &("[".repeat(fits) + &"]".repeat(fits))), Some(Reason::TooDeep));
+    add(event("\"n\"", "\"t\"", DAY, "1", &("[".repeat(deep) + &"]".repeat(deep))), Some(Reason::TooDeep));
     let frame = event("\"full\"", "\"t\"", DAY, "1", "[\"\"]").len();
     let padded = |n: usize| event("\"full\"", "\"t\"", DAY, "1", &format!("[\"{}\"]", "x".repeat(n - frame)));
     add(padded(MAX_BODY), None);

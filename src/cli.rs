@@ -119,6 +119,17 @@ pub enum Command {
     /// Sends realistic, seeded events that fit the catalog, to the configured exchange with publisher confirms or to stdout as
     /// NDJSON. The same seed makes the same events; every type comes equally often.
     Publish(Publish),
+    /// Decode what `run` sends on stdin, and die of it in its place
+    #[command(hide = true)]
+    Suspects(Suspects),
+}
+
+/// `lakehead suspects`.
+#[derive(Debug, Args)]
+pub struct Suspects {
+    /// As which consumer
+    #[arg(value_name = "CONSUMER")]
+    pub consumer: String,
 }
 
 /// `lakehead run`.

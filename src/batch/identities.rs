@@ -83,6 +83,11 @@ impl Identities {
         }
     }
 
+    /// As [`Identities::receive`], but an identity of which nothing is known stays so.
+    pub fn wait_if_known(&mut self, identity: Identity, receipt: Receipt) -> Known {
+        if self.known.contains_key(&identity) { self.receive(identity, receipt) } else { Known::New }
+    }
+
     /// The row of an identity is stored: hands out the receipts that waited for it, and remembers it.
     pub fn store(&mut self, identity: Identity, settle: impl FnMut(Receipt)) {
         match self.known.insert(identity, State::Stored) {

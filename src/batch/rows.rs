@@ -125,13 +125,6 @@ impl Rows {
         times.clone().min().zip(times.max())
     }
 
-    /// The claims of all rows: eight bytes each, sorted.
-    pub fn claims(&self, layout: &Layout) -> Vec<u64> {
-        let mut claims: Vec<u64> = self.index.iter().map(|r| self.claim_of(layout, r)).collect();
-        claims.sort_unstable();
-        claims
-    }
-
     /// The claim of one row.
     pub fn claim_of(&self, layout: &Layout, at: &RowRef) -> u64 {
         row_claim(layout, self.row(at))

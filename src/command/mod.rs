@@ -12,8 +12,10 @@ pub mod run;
 pub mod setup;
 pub mod signals;
 mod status;
+mod suspects;
 pub mod trial;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use tokio::time::Instant;
@@ -23,6 +25,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::layout::row::IdentityKey;
 use crate::pipeline::land::Pause;
+use crate::pipeline::suspects::Program;
 use crate::store::Store;
 use crate::units::format_duration;
 use setup::Setup;
@@ -48,6 +51,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Catalog(args) => catalog::command(global, &args),
         Command::Publish(args) => block_on(publish::command(global, &args)),
         Command::Quarantine(args) => block_on(quarantine::command(global, &args)),
+        Command::Suspects(args) => suspects::run(global, &args),
         Command::Status(args) => block_on(status::command(global, &args)),
     }
 }
@@ -71,11 +75,18 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 /// # Errors
 /// All mistakes, together.
 pub fn load_setup(global: &crate::cli::Global) -> Result<Setup> {
-    let setup = Setup::new(load_config(global)?)?;
+    let mut setup = Setup::new(load_config(global)?)?;
+    setup.suspects = Program::this(suspect_arguments(global));
     for problem in setup.config.validate(&setup.layouts)? {
         tracing::warn!("{problem}");
     }
     Ok(setup)
+}
+
+/// The command line of the process that tries suspect bodies out, but for the consumer.
+fn suspect_arguments(global: &crate::cli::Global) -> Vec<OsString> {
+    let config = global.config.iter().flat_map(|path| ["--config".into(), path.into()]);
+    config.chain(["--log-level".into(), "error".into(), "suspects".into()]).collect()
 }
 
 /// A key of identities that nobody else knows.

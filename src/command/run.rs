@@ -164,7 +164,8 @@ impl Service<'_> {
         let wanted = self.consumers.iter().enumerate().map(|(index, consumer)| {
             let layouts = self.setup.layout_indices(&consumer.layouts)?;
             let rules = self.setup.rules(Route::Fixed(layouts), &consumer.name, &consumer.queue, key);
-            Ok(Wanted { index, consumer: (*consumer).clone(), rules: Arc::new(rules) })
+            let suspects = self.setup.suspects.clone().map(|p| p.of_consumer(&consumer.name));
+            Ok(Wanted { index, consumer: (*consumer).clone(), rules: Arc::new(rules), suspects })
         });
         let name = &self.setup.config.writer.name;
         let broker = &self.setup.config.rabbitmq;

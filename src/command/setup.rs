@@ -12,6 +12,7 @@ use crate::layout::row::IdentityKey;
 use crate::layout::{Layout, Layouts};
 use crate::pipeline::attest::Proof;
 use crate::pipeline::decode::{Route, Rules};
+use crate::pipeline::suspects::Program;
 use crate::pipeline::{ConsumerSettings, Cpu, Limits, Parts, Pipeline, Port, Settings, Shelf};
 use crate::store::{self, Location, Store};
 use crate::units;
@@ -25,6 +26,8 @@ pub struct Setup {
     pub catalog: Arc<Catalog>,
     /// The layouts, overlaid.
     pub layouts: Arc<Layouts>,
+    /// How a process is started that tries suspect bodies out; none: they are decoded here.
+    pub suspects: Option<Program>,
     /// Opened once, so that all parts know of the same troubles.
     lake: OnceLock<Store>,
     archive: OnceLock<Store>,
@@ -50,7 +53,14 @@ impl Setup {
             tracing::info!(layout = name, "layout taken from layouts.dir");
         }
         let (catalog, layouts) = (Arc::new(catalog), Arc::new(layouts));
-        Ok(Setup { config, catalog, layouts, lake: OnceLock::new(), archive: OnceLock::new() })
+        Ok(Setup {
+            config,
+            catalog,
+            layouts,
+            suspects: None,
+            lake: OnceLock::new(),
+            archive: OnceLock::new(),
+        })
     }
 
     /// The lake.

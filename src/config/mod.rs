@@ -247,4 +247,15 @@ impl Config {
         problem::in_order(&mut problems);
         (config, problems)
     }
+
+    /// As [`Config::read`], of a text that is here already; `shown` is what problems call it.
+    pub fn read_text(
+        shown: &Path,
+        text: &str,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> (Config, Vec<Problem>) {
+        let (config, mut problems) = sections::read(Some((shown, text)), env);
+        problem::in_order(&mut problems);
+        (config, problems)
+    }
 }

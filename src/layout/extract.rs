@@ -54,6 +54,38 @@ impl Layout {
                 return Err(defect);
             }
         }
+        Ok(self.extracted(&row, key))
+    }
+
+    /// Appends what stands for an event that the layout refuses: a row of nothing but its identity and its partition.
+    /// None, with `out` as it was, if it has none: then it cannot have landed.
+    pub fn stand_in(
+        &self,
+        event: &Event<'_>,
+        described: Option<&EventType>,
+        key: IdentityKey,
+        scratch: &mut Scratch,
+        out: &mut Vec<u8>,
+    ) -> Option<Extracted> {
+        let Scratch { cells, text, memory } = scratch;
+        let entry = self
+            .audit
+            .as_ref()
+            .map(|rules| rules.entry(memory, event, described.map(|d| d.name.as_str()), &self.redaction));
+        let cx = Extraction { layout: self, event, described, entry };
+        let mut row = RowWriter::begin(out, cells, self.columns.len());
+        for (i, column) in self.columns.iter().enumerate() {
+            if !self.identity.contains(&i) && self.partition_column != Some(i) {
+                row.null();
+            } else if cx.column(column, &mut row, text).is_err() {
+                row.undo();
+                return None;
+            }
+        }
+        Some(self.extracted(&row, key))
+    }
+
+    fn extracted(&self, row: &RowWriter<'_>, key: IdentityKey) -> Extracted {
         let mut identity = IdentityHash::new(key);
         for i in &self.identity {
             identity.add_cell(row.cell_of(*i), &self.columns[*i].kind);
@@ -62,7 +94,7 @@ impl Layout {
             let (from, to) = row.span(i);
             (from + 4, to)
         });
-        Ok(Extracted { identity: identity.finish(), partition })
+        Extracted { identity: identity.finish(), partition }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::event::catalog::Catalog;
 use crate::event::envelope::{Glimpse, hex};
 use crate::event::json::{Limits, Scanner};
 use crate::event::{Defect, Event, EventType, Reason, Transport, time, validate};
-use crate::layout::extract::Scratch;
+use crate::layout::extract::{Extracted, Scratch};
 use crate::layout::partition::{MAX_VALUE, encode};
 use crate::layout::pattern::topic_matches;
 use crate::layout::quarantine::Rejected;
@@ -75,6 +75,8 @@ pub struct Decoder {
     scratch: Scratch,
     cells: Vec<(u32, u32)>,
     routes: HashMap<String, Arc<[u16]>>,
+    /// Deliveries of the next bundle that nobody may decode, by tag, and why.
+    poison: HashMap<u64, String>,
 }
 
 impl Decoder {
@@ -86,7 +88,13 @@ impl Decoder {
             scratch: Scratch::default(),
             cells: Vec::new(),
             routes: HashMap::new(),
+            poison: HashMap::new(),
         }
+    }
+
+    /// A delivery of the next bundle is not to be decoded, but quarantined as poison.
+    pub fn found_poison(&mut self, tag: u64, how: String) {
+        self.poison.insert(tag, how);
     }
 
     /// Decodes a bundle at `now`.
@@ -133,6 +141,14 @@ impl Decoder {
 
     fn delivery(&mut self, scanner: &mut Scanner, delivery: Received<'_>, now: Micros, block: &mut Block) {
         let rules = Arc::clone(&self.rules);
+        if !self.poison.is_empty()
+            && let Some(how) = self.poison.remove(&delivery.tag)
+        {
+            let defect = Defect::new(Reason::Poison, how);
+            return self.reject(delivery, Seen::Glimpse(&Glimpse::default()), None, &defect, now, block);
+        }
+        #[cfg(debug_assertions)]
+        super::mishap::befall(delivery.body);
         let transport = Properties::transport(delivery.properties);
         let event = read(&rules, scanner, delivery.body, transport);
         match event {
@@ -234,26 +250,13 @@ impl Decoder {
         let layout = self.rules.layouts.get(index);
         let start = block.bytes.len();
         let row = layout.extract(event, described, self.rules.key, &mut self.scratch, &mut block.bytes)?;
-        if let Some((from, to)) = row.partition
-            && encode(&String::from_utf8_lossy(&block.bytes[from as usize..to as usize])).len() > MAX_VALUE
-        {
+        if is_too_long(row.partition, &block.bytes) {
             block.bytes.truncate(start);
             let detail = format!("the partition value is longer than {MAX_VALUE} bytes when percent-encoded");
             return Err(Defect::new(Reason::Invalid, detail));
         }
-        let at = event.time.micros();
-        block.rows.push(RowHead {
-            layout: index,
-            tag: delivery.tag,
-            identity: row.identity,
-            time: at,
-            day: time::day_of(at),
-            flagged: delivery.flagged,
-            urgent: delivery.attempt >= URGENT_ATTEMPT,
-            row: (start as u32, block.bytes.len() as u32),
-            partition: row.partition,
-            look_first: None,
-        });
+        let end = block.bytes.len();
+        block.rows.push(head(index, delivery, event, row, (start as u32, end as u32)));
         Ok(())
     }
 
@@ -295,7 +298,7 @@ impl Decoder {
         now: Micros,
         block: &mut Block,
     ) {
-        let rules = &self.rules;
+        let rules = Arc::clone(&self.rules);
         let properties = delivery.properties;
         let kept = properties.map(Properties::kept);
         let start = block.bytes.len();
@@ -316,12 +319,11 @@ impl Decoder {
             at: now,
         };
         let identity = rejected.write(rules.key, &mut self.cells, &mut block.bytes);
+        let row = (start as u32, block.bytes.len() as u32);
         let look_first = match (seen, layout) {
-            (Seen::Event(e), Some(layout))
-                if delivery.flagged && rules.layouts.get(layout).format == Format::Parquet =>
-            {
-                let day = time::day_of(e.time.micros());
-                Some(Box::new(LookFirst { layout, day, event_id: e.id.to_string() }))
+            (Seen::Event(event), Some(layout)) => {
+                let stand_in = self.stand_in(layout, delivery, event, block);
+                stand_in.map(|stand_in| Box::new(LookFirst { reason: defect.reason, stand_in }))
             }
             _ => None,
         };
@@ -335,11 +337,62 @@ impl Decoder {
             // The quarantine is never fenced: an entry may repeat after a crash.
             flagged: false,
             urgent: delivery.attempt >= URGENT_ATTEMPT,
-            row: (start as u32, block.bytes.len() as u32),
+            row,
             partition: None,
             look_first,
         });
     }
+
+    /// What stands for a refused event in its dataset; none if it cannot have landed there.
+    fn stand_in(
+        &mut self,
+        index: u16,
+        delivery: Received<'_>,
+        event: &Event<'_>,
+        block: &mut Block,
+    ) -> Option<RowHead> {
+        let rules = Arc::clone(&self.rules);
+        let layout = rules.layouts.get(index);
+        if layout.format != Format::Parquet {
+            return None;
+        }
+        let described = rules.catalog.get(&event.event_type);
+        let start = block.bytes.len();
+        let row = layout.stand_in(event, described, rules.key, &mut self.scratch, &mut block.bytes)?;
+        if is_too_long(row.partition, &block.bytes) {
+            block.bytes.truncate(start);
+            return None;
+        }
+        Some(head(index, delivery, event, row, (start as u32, block.bytes.len() as u32)))
+    }
+}
+
+fn head(
+    layout: u16,
+    delivery: Received<'_>,
+    event: &Event<'_>,
+    extracted: Extracted,
+    row: (u32, u32),
+) -> RowHead {
+    let at = event.time.micros();
+    RowHead {
+        layout,
+        tag: delivery.tag,
+        identity: extracted.identity,
+        time: at,
+        day: time::day_of(at),
+        flagged: delivery.flagged,
+        urgent: delivery.attempt >= URGENT_ATTEMPT,
+        row,
+        partition: extracted.partition,
+        look_first: None,
+    }
+}
+
+/// True for a partition value that no folder can be named by.
+fn is_too_long(value: Option<(u32, u32)>, bytes: &[u8]) -> bool {
+    let encoded = |(from, to)| encode(&String::from_utf8_lossy(&bytes[from as usize..to as usize])).len();
+    value.is_some_and(|(from, to): (u32, u32)| encoded((from, to)) > MAX_VALUE)
 }
 
 /// What is known of a delivery that is refused.

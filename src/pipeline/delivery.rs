@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::budget::Charge;
@@ -74,7 +75,7 @@ pub struct Origin {
 }
 
 /// What AMQP says of a message.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Properties {
     /// The routing key.
     pub routing_key: String,
@@ -165,19 +166,18 @@ pub struct RowHead {
     pub row: (u32, u32),
     /// Where in the block the text of its partition column stands.
     pub partition: Option<(u32, u32)>,
-    /// Set on a quarantine row whose event may have landed before it was refused: where to look first.
+    /// Set on a quarantine row whose event has an identity in the dataset that refused it: if it was handed over before,
+    /// it may have landed there.
     pub look_first: Option<Box<LookFirst>>,
 }
 
-/// The dataset row that a refused, redelivered event would have had.
+/// Where to look before a redelivered event is quarantined.
 #[derive(Debug, Clone)]
 pub struct LookFirst {
-    /// Index of the layout that refused it.
-    pub layout: u16,
-    /// Its day.
-    pub day: i32,
-    /// Event id, as the dataset would hold it.
-    pub event_id: String,
+    /// Why it is refused.
+    pub reason: Reason,
+    /// What stands for it in the dataset: a row with identity and partition alone, which never lands.
+    pub stand_in: RowHead,
 }
 
 /// One blob that a block holds.
@@ -240,6 +240,16 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Takes back that a delivery was refused: it is not certain yet.
+    pub fn put_off(&mut self, reason: Reason) {
+        if let Some(n) = self.quarantined.get_mut(&reason) {
+            *n -= 1;
+            if *n == 0 {
+                self.quarantined.remove(&reason);
+            }
+        }
+    }
+
     /// Adds the counts of another.
     pub fn add(&mut self, other: Counts) {
         self.deliveries += other.deliveries;

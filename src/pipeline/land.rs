@@ -16,9 +16,10 @@ use super::look::{self, Files};
 use super::writer::Registry;
 use crate::batch::encode::{Claims, Footer, Rolled, encode};
 use crate::batch::identities::IdentitySet;
-use crate::batch::rows::Rows;
+use crate::batch::rows::{RowRef, Rows};
 use crate::clock::Clock;
 use crate::error::Result;
+use crate::event::Reason;
 use crate::layout::partition::Partition;
 use crate::layout::row::IdentityKey;
 use crate::layout::{Layout, Layouts};
@@ -77,6 +78,31 @@ pub struct Shore {
     pub abandon: CancellationToken,
 }
 
+/// Redelivered events that their dataset refuses: quarantined, unless a file holds them already (rule 10).
+#[derive(Debug, Default)]
+pub struct Refused {
+    /// What stands for each of them in the dataset.
+    pub stand_ins: Rows,
+    /// Their rows of the quarantine, in the same order.
+    pub rows: Rows,
+    /// Why each of them is refused.
+    pub reasons: Vec<Reason>,
+    /// Once it was looked: whether some file holds them.
+    pub landed: Option<Vec<bool>>,
+}
+
+impl Refused {
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Bytes of memory that they hold.
+    pub fn memory(&self) -> usize {
+        self.stand_ins.memory() + self.rows.memory() + self.reasons.capacity()
+    }
+}
+
 /// A sealed batch on its way.
 #[derive(Debug)]
 pub struct Landing {
@@ -84,6 +110,8 @@ pub struct Landing {
     pub partition: Partition,
     /// The rows.
     pub rows: Rows,
+    /// What is looked up with them, and does not land here.
+    pub refused: Refused,
     /// The memory that they hold.
     pub charge: Charge,
     /// The memory that they held when the batch was closed.
@@ -98,6 +126,15 @@ pub struct Landing {
     pub look: bool,
     /// Encoded already, under this batch id, with all of `rows`.
     pub encoded: Option<Bytes>,
+}
+
+impl Landing {
+    /// Everything that a look is for: the rows, and what stands for refused ones.
+    pub fn sought(&self) -> impl Iterator<Item = (&Rows, &RowRef)> {
+        [&self.rows, &self.refused.stand_ins]
+            .into_iter()
+            .flat_map(|r| r.index().iter().map(move |at| (r, at)))
+    }
 }
 
 /// How a landing ended.
@@ -153,6 +190,9 @@ impl Shore {
             if landing.look {
                 let found = self.look(&landing).await;
                 present = split(&mut landing.rows, &found.present);
+                let refused = &mut landing.refused;
+                let landed = |at: &RowRef| found.present.contains(&at.identity());
+                refused.landed = Some(refused.stand_ins.index().iter().map(landed).collect());
                 landing.look = false;
                 landing.encoded = None;
                 landing.seq = found.seq;
@@ -207,7 +247,7 @@ impl Shore {
         landing.rows = rows;
         match encoded {
             Ok(bytes) => {
-                landing.charge.resize(landing.rows.memory() + bytes.len());
+                landing.charge.resize(landing.rows.memory() + landing.refused.memory() + bytes.len());
                 landing.encoded = Some(bytes.clone());
                 Some(bytes)
             }

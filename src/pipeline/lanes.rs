@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::budget::{Budget, Charge};
-use super::delivery::RowHead;
-use super::land::Landing;
+use super::delivery::{LookFirst, RowHead};
+use super::land::{Landing, Refused};
 use crate::batch::encode::{Claims, Rolled};
 use crate::batch::receipts::ChannelId;
 use crate::batch::rows::{Rows, row_claim};
@@ -21,6 +21,8 @@ use crate::layout::partition::Partition;
 pub struct Open {
     /// The rows.
     pub rows: Rows,
+    /// What is refused, and waits for the look with the rows.
+    pub refused: Refused,
     /// When its first row was received.
     pub since: Micros,
     /// True if it holds a row that the broker may soon drop.
@@ -73,7 +75,7 @@ impl Lane {
         for open in [&mut self.fresh, &mut self.flagged] {
             if let Some(batch) = open {
                 take(&mut batch.rows, layout, claims, taken);
-                if batch.rows.is_empty() {
+                if batch.is_empty() {
                     *open = None;
                 }
             }
@@ -83,7 +85,7 @@ impl Lane {
                 landing.encoded = None;
             }
         }
-        self.queue.retain(|l| !l.rows.is_empty());
+        self.queue.retain(|l| !(l.rows.is_empty() && l.refused.is_empty()));
     }
 
     /// The batch that rows of this kind go to, opened if it is not there.
@@ -91,6 +93,7 @@ impl Lane {
         let slot = if flagged { &mut self.flagged } else { &mut self.fresh };
         slot.get_or_insert_with(|| Open {
             rows: Rows::default(),
+            refused: Refused::default(),
             since,
             urgent: false,
             last_at: 0,
@@ -128,9 +131,33 @@ impl Open {
         self.urgent |= head.urgent;
     }
 
+    /// Appends a refused event: its row of the quarantine, and what stands for it here.
+    pub fn refuse(&mut self, row: (&[u8], &RowHead), look: &LookFirst, stand_in: &[u8]) {
+        let (row, head) = row;
+        self.refused.stand_ins.push(stand_in, look.stand_in.identity, look.stand_in.time);
+        self.refused.rows.push(row, head.identity, head.time);
+        self.refused.reasons.push(look.reason);
+        self.urgent |= head.urgent;
+    }
+
     /// Brings the charge up to what the rows hold.
     pub fn account(&mut self) {
-        self.charge.resize(self.rows.memory());
+        self.charge.resize(self.rows.memory() + self.refused.memory());
+    }
+
+    /// True if nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.refused.is_empty()
+    }
+
+    /// Rows, those that are refused among them.
+    pub fn len(&self) -> usize {
+        self.rows.len() + self.refused.rows.len()
+    }
+
+    /// Bytes of rows, those that are refused among them.
+    pub fn bytes(&self) -> usize {
+        self.rows.bytes() + self.refused.rows.bytes()
     }
 
     /// Bytes that it holds of the budget.
@@ -144,6 +171,7 @@ impl Open {
             partition,
             weight: self.charge.bytes(),
             rows: self.rows,
+            refused: self.refused,
             charge: self.charge,
             rolled,
             batch,

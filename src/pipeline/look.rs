@@ -141,7 +141,7 @@ async fn carelessly(
             fence_all(shore, landing, layout, others, last, &mut Vec::new()).await?;
             return Ok(present);
         }
-        Rule::OwnName | Rule::AllBatches | Rule::Remember => {}
+        Rule::OwnName | Rule::AllBatches | Rule::Remember | Rule::Refused => {}
     }
     fence_all(shore, landing, layout, others, last, &mut files).await?;
     look_into_all(shore, landing, layout, files).await
@@ -156,7 +156,8 @@ async fn fence_all(
     last: &BTreeMap<String, u32>,
     files: &mut Vec<Path>,
 ) -> Result<()> {
-    let claims = landing.rows.claims(layout);
+    let mut claims: Vec<u64> = landing.sought().map(|(rows, at)| rows.claim_of(layout, at)).collect();
+    claims.sort_unstable();
     let mut fences = Vec::new();
     for other in &others {
         let next = last.get(&other.writer).map(|s| s + 1);
@@ -349,7 +350,7 @@ async fn look_into(
             None => return Ok(()),
         },
     };
-    present.extend(landing.rows.index().iter().map(|r| r.identity()).filter(|i| known.contains(i)));
+    present.extend(landing.sought().map(|(_, at)| at.identity()).filter(|i| known.contains(i)));
     Ok(())
 }
 
@@ -385,7 +386,7 @@ async fn may_hold(
         return Ok(true);
     };
     let ids: Vec<&[u8]> =
-        landing.rows.index().iter().filter_map(|r| cell(layout, landing.rows.row(r), column)).collect();
+        landing.sought().filter_map(|(rows, at)| cell(layout, rows.row(at), column)).collect();
     for group in tail.metadata.row_groups() {
         let Some(chunk) = group.columns().iter().find(|c| c.column_path().string() == "eventId") else {
             return Ok(true);

@@ -12,10 +12,13 @@ pub mod land;
 mod lanes;
 pub mod look;
 mod meters;
+#[cfg(debug_assertions)]
+mod mishap;
 mod port;
 mod shelve;
 mod state;
 mod summary;
+pub mod suspects;
 pub mod writer;
 
 use std::collections::VecDeque;
@@ -110,6 +113,8 @@ pub enum Rule {
     AllBatches,
     /// What a fence claimed is remembered (rule 5).
     Remember,
+    /// A redelivered event that is refused is looked for before it is quarantined (rule 10).
+    Refused,
 }
 
 /// What the outside sees of the loop, for health and progress.
@@ -131,6 +136,8 @@ pub struct View {
     pub turned_at: i64,
     /// True if the last refresh of the registration succeeded: the store takes puts.
     pub store_answers: bool,
+    /// Writers that died within the hour without a word, as far as their registrations tell.
+    pub deaths: usize,
 }
 
 /// What the outside asks of the loop.
@@ -310,6 +317,7 @@ impl Pipeline {
         let abandon = CancellationToken::new();
         let shore = self.shore(writer.clone(), abandon.clone()).await?;
         tracing::info!(writer, store = %self.parts.store.shown(), "writer registered");
+        let deaths = shore.registry.lately_died().await;
         let attestor = self.attestor(&writer);
         let state = State::new(
             Arc::clone(&self.parts.layouts),
@@ -328,6 +336,7 @@ impl Pipeline {
             abandon,
             stopping,
             answers: true,
+            deaths,
             blobs: 0,
             attestor,
             flushing: false,
@@ -345,6 +354,8 @@ enum Done {
     Landed(Box<Landed>),
     Shelved(Shelved),
     Refreshed(bool),
+    /// So many writers died lately.
+    Counted(usize),
     Digest(crate::archive::Outcome),
     Surveyed(Option<crate::archive::Survey>),
     /// The registration was removed while we slept.
@@ -361,6 +372,8 @@ struct Loop {
     stopping: Option<Instant>,
     /// Whether the store took the last put.
     answers: bool,
+    /// Writers that died lately.
+    deaths: usize,
     /// Blobs in flight.
     blobs: usize,
     /// The chain of digests, where there is a key.
@@ -499,6 +512,7 @@ impl Loop {
                 }
             }
             Ok(Done::Refreshed(answers)) => self.answers = answers,
+            Ok(Done::Counted(deaths)) => self.deaths = deaths,
             Ok(Done::Gone) => self.state.fenced = true,
             Err(e) => return Err(Error::bug("a task of the pipeline died").source(e)),
         }
@@ -506,6 +520,8 @@ impl Loop {
     }
 
     fn refresh(&mut self) {
+        let shore = Arc::clone(&self.shore);
+        self.jobs.spawn(async move { Done::Counted(shore.registry.lately_died().await) });
         let shore = Arc::clone(&self.shore);
         self.jobs.spawn(async move {
             match shore.registry.keep().await {
@@ -566,7 +582,7 @@ impl Loop {
 
     /// Shows the loop to whoever watches.
     fn show(&mut self) {
-        let (state, answers) = (&self.state, self.answers);
+        let (state, answers, deaths) = (&self.state, self.answers, self.deaths);
         let budget = self.pipeline.budget.clone();
         let turned_at = self.pipeline.parts.clock.now();
         self.pipeline.view.send_modify(|view| {
@@ -579,6 +595,7 @@ impl Loop {
             meters::loop_state(&view.summary, view.open_batches, &budget);
             view.turned_at = turned_at;
             view.store_answers = answers;
+            view.deaths = deaths;
         });
     }
 

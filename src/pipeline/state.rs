@@ -11,8 +11,8 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::attest::Token;
 use super::budget::{Budget, Charge};
-use super::delivery::{BlobDraft, Block, Counts, RowHead};
-use super::land::{End, Landed, Landing};
+use super::delivery::{BlobDraft, Block, Counts, LookFirst, RowHead};
+use super::land::{End, Landed, Landing, Refused};
 use super::lanes::{Lane, LaneId, Lanes, Open};
 use super::port::{Close, Command, Opened};
 use super::{Limits, Rule, Settings, Summary};
@@ -21,6 +21,7 @@ use crate::batch::identities::{Identities, Known};
 use crate::batch::receipts::{ChannelId, Ledger, Receipt, Settle};
 use crate::batch::rows::{MAX_BYTES, Rows, row_claim};
 use crate::clock::{Micros, micros};
+use crate::event::time::day_of;
 use crate::layout::Layouts;
 use crate::layout::partition::Partition;
 
@@ -173,17 +174,11 @@ impl State {
 
     /// Takes in what a source decoded.
     pub fn absorb(&mut self, block: Block) {
-        let Block { channel, received_at, bytes, rows, blobs, tags, counts, charge } = block;
+        let Block { channel, received_at, bytes, rows, blobs, tags, mut counts, charge } = block;
         if channel <= self.given_up {
             // A fence may have claimed them; whoever gets them again looks first.
             return;
         }
-        self.summary.count(&counts);
-        self.labels.count(&counts);
-        report(
-            &counts,
-            self.channels.get(&channel).map(|c| self.settings.consumers[c.consumer].name.as_str()),
-        );
         if let Some(c) = self.channels.get_mut(&channel) {
             for (tag, outstanding) in &tags {
                 c.ledger.deliver(*tag, *outstanding, received_at);
@@ -193,8 +188,20 @@ impl State {
         let always =
             self.channels.get(&channel).is_some_and(|c| self.settings.consumers[c.consumer].always_look);
         for head in &rows {
-            self.row(channel, received_at, head, &bytes, always);
+            match &head.look_first {
+                Some(look) if self.may_have_landed(look, &bytes, always) => {
+                    counts.put_off(look.reason);
+                    self.refused(channel, received_at, head, look, &bytes);
+                }
+                _ => self.row(channel, received_at, head, &bytes, always),
+            }
         }
+        self.summary.count(&counts);
+        self.labels.count(&counts);
+        report(
+            &counts,
+            self.channels.get(&channel).map(|c| self.settings.consumers[c.consumer].name.as_str()),
+        );
         for draft in blobs {
             self.blob(channel, draft);
         }
@@ -213,7 +220,7 @@ impl State {
             }
             Known::New => {
                 let id = self.lanes.of_row(head, bytes);
-                let row = &bytes[head.row.0 as usize..head.row.1 as usize];
+                let row = text(bytes, head.row);
                 let layout = self.layouts.get(head.layout);
                 let lane = self.lanes.lane(id);
                 let claimed = lane.has_claims() && lane.is_claimed(row_claim(layout, row));
@@ -226,6 +233,82 @@ impl State {
                 }
             }
         }
+    }
+
+    /// True if a refused event may have been stored by somebody who had it before.
+    fn may_have_landed(&mut self, look: &LookFirst, bytes: &[u8], always: bool) -> bool {
+        let (head, row) = (&look.stand_in, text(bytes, look.stand_in.row));
+        if self.settings.without == Some(Rule::Refused) {
+            return false;
+        }
+        let id = self.lanes.of_row(head, bytes);
+        let lane = self.lanes.lane(id);
+        let claimed = || lane.has_claims() && lane.is_claimed(row_claim(self.layouts.get(head.layout), row));
+        head.flagged || always || claimed()
+    }
+
+    /// A refused event that may have landed waits for a look, unless its row is known here (rule 10).
+    fn refused(
+        &mut self,
+        channel: ChannelId,
+        received_at: Micros,
+        head: &RowHead,
+        look: &LookFirst,
+        bytes: &[u8],
+    ) {
+        let receipt = Receipt { channel, tag: head.tag };
+        let dataset = &mut self.identities[usize::from(look.stand_in.layout)];
+        let known = match dataset.wait_if_known(look.stand_in.identity, receipt) {
+            Known::New => self.identities[usize::from(head.layout)].receive(head.identity, receipt),
+            known => known,
+        };
+        match known {
+            Known::Waiting => self.summary.repeats += 1,
+            Known::Stored => {
+                self.summary.repeats += 1;
+                self.settle(receipt);
+            }
+            Known::New => {
+                let id = self.lanes.of_row(&look.stand_in, bytes);
+                let open = self.lanes.lane(id).open(true, received_at, &self.budget);
+                open.refuse((text(bytes, head.row), head), look, text(bytes, look.stand_in.row));
+                open.last_at = self.taken_in.0;
+                open.account();
+                if let Some(rolled) = self.full(id, true) {
+                    self.seal(id, true, rolled);
+                }
+            }
+        }
+    }
+
+    /// It was looked for refused events: what has landed is settled, the others are quarantined.
+    fn judged(&mut self, refused: &Refused, urgent: bool) {
+        let Some(landed) = &refused.landed else { return };
+        let quarantine = self.layouts.quarantine();
+        let mut counts = Counts::default();
+        for ((at, reason), landed) in refused.rows.index().iter().zip(&refused.reasons).zip(landed) {
+            if *landed {
+                let mut receipts = Vec::new();
+                self.identities[usize::from(quarantine)].forget(at.identity(), |r| receipts.push(r));
+                self.summary.already_stored += 1;
+                receipts.into_iter().for_each(|r| self.settle(r));
+                continue;
+            }
+            *counts.quarantined.entry(*reason).or_default() += 1;
+            let partition = Partition { layout: quarantine, day: day_of(at.time), value: None };
+            let id = self.lanes.id(&partition);
+            // It has waited for the look: old enough to be closed at the next turn.
+            let open = self.lanes.lane(id).open(false, 0, &self.budget);
+            open.rows.push(refused.rows.row(at), at.identity(), at.time);
+            open.urgent |= urgent;
+            open.last_at = self.taken_in.0;
+            open.account();
+            if let Some(rolled) = self.full(id, false) {
+                self.seal(id, false, rolled);
+            }
+        }
+        self.summary.count(&counts);
+        report(&counts, None);
     }
 
     fn blob(&mut self, channel: ChannelId, draft: BlobDraft) {
@@ -251,11 +334,9 @@ impl State {
         let ratio = self.ratios[usize::from(partition.layout)];
         if open.urgent {
             Some(Rolled::DeliveryLimit)
-        } else if open.rows.len() as u64 >= limits.rows {
+        } else if open.len() as u64 >= limits.rows {
             Some(Rolled::Rows)
-        } else if open.rows.bytes() as f64 * ratio >= limits.bytes as f64
-            || open.rows.bytes() >= MAX_BYTES / 2
-        {
+        } else if open.bytes() as f64 * ratio >= limits.bytes as f64 || open.bytes() >= MAX_BYTES / 2 {
             Some(Rolled::Bytes)
         } else {
             None
@@ -299,7 +380,8 @@ impl State {
 
     /// A landing has ended.
     pub fn landed(&mut self, landed: Landed) {
-        let Landed { landing, present, passed, end } = landed;
+        let Landed { mut landing, present, passed, end } = landed;
+        self.judged(&std::mem::take(&mut landing.refused), landing.rolled == Rolled::DeliveryLimit);
         let layout = landing.partition.layout;
         if let Some(n) = self.in_flight.get_mut(&layout) {
             *n = n.saturating_sub(1);
@@ -633,6 +715,10 @@ const FIRST_RATIO: f64 = 0.35;
 
 /// Redelivered rows wait no longer than this for others.
 const REDELIVERED_AGE: std::time::Duration = std::time::Duration::from_secs(1);
+
+fn text(bytes: &[u8], (from, to): (u32, u32)) -> &[u8] {
+    &bytes[from as usize..to as usize]
+}
 
 fn send(channel: &Channel, command: Command) {
     // Full: the source is not reading, and will find its channel closed. Gone: likewise.

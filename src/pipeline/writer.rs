@@ -12,7 +12,7 @@ use object_store::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::clock::{Clock, Micros};
+use crate::clock::{Clock, Micros, micros};
 use crate::error::{Error, Result};
 use crate::event::time::format_micros;
 use crate::pipeline::look::AT_ONCE;
@@ -29,6 +29,12 @@ const STALE: Duration = Duration::from_secs(60);
 
 /// Another writer that has not refreshed while we did so many times is closed.
 const MISSED: usize = 10;
+
+/// A writer that has not refreshed for so long is taken for dead, where that is harmless if it is not.
+const SILENT: Duration = Duration::from_secs(120);
+
+/// Deaths are counted for so long.
+const LATELY: Duration = Duration::from_secs(3600);
 
 /// A registration not refreshed for so long may be removed.
 const FORGOTTEN: Duration = Duration::from_secs(30 * 86_400);
@@ -217,6 +223,24 @@ impl Registry {
             && refreshes.store_times.front().is_some_and(|t| refreshed_at < *t)
     }
 
+    /// How many writers fell silent within the last hour without removing their registrations, by the store's times; 0
+    /// if the store does not say.
+    pub async fn lately_died(&self) -> usize {
+        let Some(now) = self.lock().store_times.back().copied() else { return 0 };
+        let listed = async { self.store.list_all(&self.store.path(FOLDER)?).await };
+        let silence = |refreshed_at: Micros| now.saturating_sub(refreshed_at);
+        match listed.await {
+            Ok(all) => {
+                let all = all.iter().map(|meta| silence(meta.last_modified.timestamp_micros()));
+                all.filter(|s| (micros(SILENT)..micros(LATELY)).contains(s)).count()
+            }
+            Err(e) => {
+                tracing::warn!(error = %e, "cannot list the writers");
+                0
+            }
+        }
+    }
+
     /// Removes registrations that nobody has refreshed for 30 days by the store's own time.
     ///
     /// # Errors
@@ -226,7 +250,7 @@ impl Registry {
         let Some(now) = now else { return Ok(0) };
         let mut removed = 0;
         for meta in self.store.list_all(&self.store.path(FOLDER)?).await? {
-            if now - meta.last_modified.timestamp_micros() > crate::clock::micros(FORGOTTEN) {
+            if now - meta.last_modified.timestamp_micros() > micros(FORGOTTEN) {
                 self.store.delete(&meta.location).await?;
                 removed += 1;
             }

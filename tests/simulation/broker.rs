@@ -17,6 +17,8 @@ pub struct Message {
     pub flagged: bool,
     /// Deliveries so far.
     pub deliveries: u32,
+    /// When it was delivered last.
+    pub delivered_at: u64,
 }
 
 /// What a channel's owner receives.
@@ -78,7 +80,7 @@ const WIRE: u64 = 30;
 impl World {
     /// Publishes a message.
     pub fn publish(&mut self, id: usize) {
-        self.broker.queue.push_back(Message { id, flagged: false, deliveries: 0 });
+        self.broker.queue.push_back(Message { id, flagged: false, deliveries: 0, delivered_at: 0 });
         self.dispatch();
     }
 
@@ -117,6 +119,7 @@ impl World {
             let Some(mut message) = self.broker.queue.pop_front() else { return };
             message.deliveries += 1;
             let now = self.now;
+            message.delivered_at = now;
             let Some(c) = self.broker.channels.get_mut(&id) else { return };
             let tag = c.next;
             c.next += 1;

@@ -12,6 +12,9 @@ pub const DATASETS: [&str; 2] = ["risk_evaluations", "workflow_events"];
 /// Folder of the blobs.
 pub const BLOBS: &str = "audit/";
 
+/// Under this header, the moment of a delivery comes back from the quarantine.
+pub const DELIVERED: &str = "x-delivered";
+
 /// What kind of message was published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -27,8 +30,8 @@ pub enum Kind {
 #[derive(Debug, Default)]
 pub struct Ledger {
     pub kinds: Vec<Kind>,
-    /// Rows by (dataset, message).
-    rows: BTreeMap<(&'static str, usize), u32>,
+    /// Rows by (dataset, message), and when the first of them was stored.
+    rows: BTreeMap<(&'static str, usize), (u32, u64)>,
     blobs: BTreeMap<usize, u32>,
     quarantined: BTreeMap<usize, u32>,
     pub violations: Vec<String>,
@@ -48,8 +51,8 @@ impl Ledger {
         self.violations.push(what);
     }
 
-    /// Notes an object that the store has committed; returns the messages in its rows.
-    pub fn committed(&mut self, path: &str, bytes: &Bytes) -> Vec<usize> {
+    /// Notes an object that the store has committed at `now`; returns the messages in its rows.
+    pub fn committed(&mut self, path: &str, bytes: &Bytes, now: u64) -> Vec<usize> {
         let mut held = Vec::new();
         if let Some(name) = path.strip_prefix(BLOBS) {
             let id = name.rsplit_once('-').and_then(|(_, id)| number(id.strip_suffix(".json")?));
@@ -59,14 +62,18 @@ impl Ledger {
             }
         } else if let Some(dataset) = DATASETS.into_iter().find(|d| path.starts_with(d)) {
             for id in texts(bytes, "eventId").iter().filter_map(|id| number(id)) {
-                *self.rows.entry((dataset, id)).or_default() += 1;
+                self.rows.entry((dataset, id)).or_insert((0, now)).0 += 1;
                 held.push(id);
             }
         } else if path.starts_with("_quarantine/") {
-            for body in texts(bytes, "body") {
+            let (layouts, headers) = (texts(bytes, "layout"), texts(bytes, "headers"));
+            for (at, body) in texts(bytes, "body").into_iter().enumerate() {
                 let id = body.split('"').find_map(number);
                 match id {
-                    Some(id) => *self.quarantined.entry(id).or_default() += 1,
+                    Some(id) => {
+                        *self.quarantined.entry(id).or_default() += 1;
+                        self.refused(id, &layouts[at], &headers[at]);
+                    }
                     None => self.violation(format!("a quarantined body of nobody: {body}")),
                 }
                 held.extend(id);
@@ -75,8 +82,19 @@ impl Ledger {
         held
     }
 
+    /// What was stored before it was delivered is not quarantined any more. (The other way round is allowed.)
+    fn refused(&mut self, id: usize, layout: &str, headers: &str) {
+        let Some(dataset) = DATASETS.into_iter().find(|d| *d == layout) else { return };
+        let headers: serde_json::Value = serde_json::from_str(headers).expect("headers are JSON");
+        let delivered = headers[DELIVERED].as_u64().expect("the moment of the delivery");
+        if let Some((_, stored)) = self.rows.get(&(dataset, id)).filter(|(_, stored)| *stored < delivered) {
+            let what = format!("stored at {stored}, delivered at {delivered}");
+            self.violation(format!("message {id} is quarantined for {dataset}, which holds it: {what}"));
+        }
+    }
+
     fn rows(&self, dataset: &'static str, id: usize) -> u32 {
-        self.rows.get(&(dataset, id)).copied().unwrap_or(0)
+        self.rows.get(&(dataset, id)).map_or(0, |(rows, _)| *rows)
     }
 
     fn is_quarantined(&self, id: usize) -> bool {

@@ -16,7 +16,7 @@ use lakehead::event::json;
 use lakehead::layout::Layouts;
 use lakehead::layout::row::IdentityKey;
 use lakehead::pipeline::decode::{Decoder, Route, Rules};
-use lakehead::pipeline::delivery::{Bundle, Delivery};
+use lakehead::pipeline::delivery::{Bundle, Delivery, Properties};
 use lakehead::pipeline::{
     Close, Command, ConsumerSettings, Cpu, Input, Limits, Opened, Parts, Pipeline, Port, Rule, Settings,
     Shelf, Summary, View,
@@ -29,7 +29,7 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::Sleep;
 
 use super::broker::{Frame, Message, Request};
-use super::ledger::{BLOBS, DATASETS, Kind};
+use super::ledger::{BLOBS, DATASETS, DELIVERED, Kind};
 use super::store::{EPOCH, FaultyStore};
 use super::world::Shared;
 use super::{MAX_FUTURE, body};
@@ -295,7 +295,7 @@ impl Flow<'_> {
                 flagged: message.flagged,
                 attempt: message.deliveries,
                 position: tag as i64,
-                properties: None,
+                properties: Some(Box::new(stamped(message.delivered_at))),
             })
             .collect();
         let bytes = deliveries.iter().map(|d| d.body.len()).sum();
@@ -348,6 +348,15 @@ impl Flow<'_> {
             Settle::Return(tag) => self.request(Request::Nack { tag }),
         }
         None
+    }
+}
+
+/// Properties that say when a message was delivered: the quarantine keeps them.
+fn stamped(at: u64) -> Properties {
+    Properties {
+        routing_key: "risk.evaluated".into(),
+        headers: Some(format!("{{\"{DELIVERED}\":{at}}}")),
+        ..Properties::default()
     }
 }
 

@@ -94,7 +94,7 @@ impl World {
                     return Err(Error::AlreadyExists { path: path.clone(), source });
                 }
                 self.write(path, bytes);
-                let held = self.ledger.committed(path, bytes);
+                let held = self.ledger.committed(path, bytes, now);
                 self.note(format_args!("store: {path} holds {held:?}"));
                 Ok(Answer::Done)
             }

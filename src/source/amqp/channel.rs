@@ -8,6 +8,8 @@
 use std::collections::VecDeque;
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
+use tokio::sync::Mutex;
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc::{self, OwnedPermit};
 
@@ -30,7 +33,8 @@ use super::{Feed, properties, topology};
 use crate::batch::receipts::{ChannelId, Settle};
 use crate::error::{Error, Result};
 use crate::pipeline::decode::Decoder;
-use crate::pipeline::delivery::Block;
+use crate::pipeline::delivery::{Block, Bundle};
+use crate::pipeline::suspects::Suspects;
 use crate::pipeline::{Close, Command, Input, Opened};
 
 /// Why a channel ended.
@@ -197,6 +201,7 @@ impl<'f> Flow<'f> {
                 self.decoding = None;
                 self.in_decode = 0;
                 let Some((decoder, block)) = decoded else {
+                    self.feed.burnt.store(true, Ordering::Relaxed);
                     return Some(End::Lost(Error::bug("a decoder died")));
                 };
                 self.decoder = Some(decoder);
@@ -348,11 +353,18 @@ impl<'f> Flow<'f> {
                 Some(bundle) => {
                     self.in_decode = bundle.charge.bytes();
                     let (cpu, now) = (self.feed.port.cpu().clone(), self.feed.port.clock().now());
-                    let work = move || {
-                        let block = decoder.decode(bundle, now);
-                        (decoder, block)
+                    let suspect: Vec<bool> =
+                        bundle.deliveries.iter().map(|d| self.feed.is_suspect(d)).collect();
+                    let suspects = Arc::clone(&self.feed.suspects);
+                    let work = async move {
+                        try_out(&suspects, &bundle, &suspect, &mut decoder).await;
+                        let work = move || {
+                            let block = decoder.decode(bundle, now);
+                            (decoder, block)
+                        };
+                        cpu.run(work).await
                     };
-                    self.decoding = Some(async move { cpu.run(work).await }.boxed());
+                    self.decoding = Some(work.boxed());
                 }
             }
         }
@@ -363,6 +375,22 @@ impl<'f> Flow<'f> {
         }
         if self.slot.is_none() && !self.outbox.is_empty() {
             self.slot = Some(self.feed.port.inputs().clone().reserve_owned().boxed());
+        }
+    }
+}
+
+/// Tells the decoder which of the suspects are poison.
+async fn try_out(suspects: &Mutex<Suspects>, bundle: &Bundle, suspect: &[bool], decoder: &mut Decoder) {
+    if !suspect.contains(&true) {
+        if let Ok(mut idle) = suspects.try_lock() {
+            idle.rest();
+        }
+        return;
+    }
+    let mut suspects = suspects.lock().await;
+    for (delivery, _) in bundle.deliveries.iter().zip(suspect).filter(|(_, suspect)| **suspect) {
+        if let Some(how) = suspects.try_out(delivery).await {
+            decoder.found_poison(delivery.tag, how);
         }
     }
 }

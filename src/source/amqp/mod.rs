@@ -14,17 +14,19 @@ mod topology;
 mod window;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lapin::Connection;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
 use crate::config::{Consumer, QueueType, RabbitMq};
 use crate::error::{Error, Result};
 use crate::pipeline::Port;
 use crate::pipeline::decode::Rules;
+use crate::pipeline::delivery::Delivery;
+use crate::pipeline::suspects::{DEATHS, Program, SUSPECT_ATTEMPT, Suspects};
 use channel::End;
 pub use connection::{Address, Version};
 use patience::Patience;
@@ -40,6 +42,8 @@ pub struct Wanted {
     pub consumer: Consumer,
     /// How its deliveries are decoded.
     pub rules: Arc<Rules>,
+    /// How suspect bodies are tried out; none: they are decoded like others.
+    pub suspects: Option<Program>,
 }
 
 /// Consumers that run.
@@ -63,9 +67,20 @@ struct Feed {
     pulse: Arc<Pulse>,
     /// Mean size of bodies that earlier channels saw; 0: not known.
     mean: AtomicUsize,
+    suspects: Arc<Mutex<Suspects>>,
+    /// True once a decoder has died of a delivery.
+    burnt: AtomicBool,
 }
 
 impl Feed {
+    /// True if a delivery may be what killed those who had it before (rule 10).
+    fn is_suspect(&self, delivery: &Delivery) -> bool {
+        // A quorum queue counts deliveries. Of a classic one it is only known that there was one before.
+        let many_died = || !self.topology.quorum && self.port.view().borrow().deaths >= DEATHS;
+        let blamed = || self.burnt.load(Ordering::Relaxed) || many_died();
+        delivery.attempt >= SUSPECT_ATTEMPT || (delivery.flagged && blamed())
+    }
+
     fn mean(&self) -> Option<usize> {
         Some(self.mean.load(Ordering::Relaxed)).filter(|mean| *mean > 0)
     }
@@ -160,6 +175,8 @@ fn feed(broker: &RabbitMq, one: &Wanted, share: usize, port: &Port, pulse: Arc<P
         port: port.clone(),
         pulse,
         mean: AtomicUsize::new(0),
+        suspects: Arc::new(Mutex::new(Suspects::new(one.suspects.clone()))),
+        burnt: AtomicBool::new(false),
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::batch::encode::Footer;
 use crate::clock::Micros;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::time::format_micros;
 use crate::layout::partition::day_of_path;
 use crate::layout::{Format, Layouts, QUARANTINE};
@@ -87,10 +87,15 @@ async fn parquet(store: &Store, name: &str) -> Result<Option<Dataset>> {
         std::future::ready(m.location.as_ref().ends_with(".parquet") && !marks)
     });
     let counter = files
-        .map_ok(|meta| async move {
-            // A damaged file is counted, not fatal: status is what one looks at when something is wrong.
-            let tail = read_tail(store, &meta.location, meta.size).await;
-            Ok((meta, tail.ok()))
+        .map_ok(|meta| {
+            let store = store.clone();
+            // A task each, so that every core parses.
+            let read = tokio::spawn(async move {
+                // A damaged file is counted, not fatal: status is what one looks at when something is wrong.
+                let tail = read_tail(&store, &meta.location, meta.size).await.ok();
+                (meta, tail)
+            });
+            async { read.await.map_err(|e| Error::bug("reading a footer has died").source(e)) }
         })
         .try_buffer_unordered(WIDTH)
         .try_fold(Counter::default(), |mut counter, (meta, tail)| async move {

@@ -14,7 +14,9 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::bloom_filter::Sbbf;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{
+    PageIndexPolicy, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy,
+};
 
 use super::Rule;
 use super::land::{Landing, Shore};
@@ -282,6 +284,14 @@ pub async fn read_metadata(store: &Store, path: &Path) -> Result<Option<Tail>> {
     read_tail(store, path, meta.size).await.map(Some)
 }
 
+/// Nobody here asks for the ranges of columns, which are most of a footer.
+fn unread_statistics() -> ParquetMetaDataOptions {
+    ParquetMetaDataOptions::new()
+        .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll)
+}
+
 /// Reads the metadata of a file of known size.
 ///
 /// # Errors
@@ -296,7 +306,9 @@ pub async fn read_tail(store: &Store, path: &Path, size: u64) -> Result<Tail> {
     loop {
         let from = size - want;
         let tail = store.get_range(path, from..size).await?;
-        let mut reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Skip);
+        let mut reader = ParquetMetaDataReader::new()
+            .with_page_index_policy(PageIndexPolicy::Skip)
+            .with_metadata_options(Some(unread_statistics()));
         match reader.try_parse_sized(&tail, size) {
             Ok(()) => {
                 let metadata = reader.finish().map_err(broken)?;

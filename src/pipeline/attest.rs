@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::Done;
+use super::main_loop::Done;
 use super::shelve::Stored;
 use crate::archive::time::Time;
 use crate::archive::{Ask, Chain, Entry, Identity, Outcome, Place, Settings, Signer, Step, Survey, store};

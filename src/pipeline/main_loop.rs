@@ -1,0 +1,366 @@
+//! The loop: takes inputs, begins landings, and tells the sources what is stored. One task, from the first delivery to
+//! the last acknowledgement.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::attest::Attestor;
+use super::land::{self, Landed, Landing, Shore};
+use super::shelve::Shelved;
+use super::state::State;
+use super::{Close, Command, Control, Input, Pipeline, Summary, meters, writer};
+use crate::batch::encode::Rolled;
+use crate::error::{Error, Result};
+
+/// Often enough for an age in seconds.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What a task of the loop comes back with.
+#[derive(Debug)]
+pub(super) enum Done {
+    Landed(Box<Landed>),
+    Shelved(Shelved),
+    Refreshed(bool),
+    /// So many writers died lately.
+    Counted(usize),
+    Digest(crate::archive::Outcome),
+    Surveyed(Option<crate::archive::Survey>),
+    /// The registration was removed while we slept.
+    Gone,
+}
+
+pub(super) struct Loop {
+    pipeline: Pipeline,
+    shore: Arc<Shore>,
+    state: State,
+    jobs: JoinSet<Done>,
+    abandon: CancellationToken,
+    /// Set once the loop was told to stop: when it gives up.
+    stopping: Option<Instant>,
+    /// Whether the store took the last put.
+    answers: bool,
+    /// Writers that died lately.
+    deaths: usize,
+    /// Blobs in flight.
+    blobs: usize,
+    /// The chain of digests, where there is a key.
+    attestor: Option<Attestor>,
+    /// True until the blobs that were there at a flush are put, and their digest closed.
+    flushing: bool,
+    /// Landings in flight.
+    landings: usize,
+    /// Landings that may begin when others have ended: tasks take memory that nothing charges.
+    waiting: VecDeque<Landing>,
+}
+
+/// How long the end waits for what the store has not answered yet, a look round or a refresh.
+const PARTING: Duration = Duration::from_secs(2);
+
+/// Landings in flight at most: enough that no store and no core has to wait for the loop.
+const LANDINGS: usize = 256;
+
+impl Loop {
+    /// A loop that has not turned yet; `deaths` writers died lately.
+    pub(super) fn new(
+        pipeline: Pipeline,
+        shore: Arc<Shore>,
+        state: State,
+        attestor: Option<Attestor>,
+        deaths: usize,
+        abandon: CancellationToken,
+    ) -> Loop {
+        Loop {
+            pipeline,
+            shore,
+            state,
+            jobs: JoinSet::new(),
+            abandon,
+            stopping: None,
+            answers: true,
+            deaths,
+            blobs: 0,
+            attestor,
+            flushing: false,
+            landings: 0,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Turns until it is stopped, or until every source has ended.
+    pub(super) async fn run(mut self) -> Result<Summary> {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut refresh = tokio::time::interval(writer::REFRESH);
+        refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        refresh.tick().await;
+        let mut sources_live = true;
+        loop {
+            let deadline = self.stopping.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
+            let accepts = sources_live && self.accepts();
+            let mut ticked = false;
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(deadline), if self.stopping.is_some() => {
+                    tracing::warn!(unacked = self.state.unacked(), "shutdown_deadline has passed: leaving the rest to the broker");
+                    break;
+                }
+                Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => self.done(done)?,
+                Some(control) = self.pipeline.control.recv() => self.control(control),
+                input = self.pipeline.inputs.recv(), if accepts => match input {
+                    Some(input) => self.input(input),
+                    None => sources_live = false,
+                },
+                _ = tick.tick() => {
+                    ticked = true;
+                    self.state.tick(self.pipeline.parts.clock.now());
+                }
+                _ = refresh.tick() => self.refresh(),
+            }
+            if self.state.fenced {
+                self.start_anew().await?;
+            }
+            let over = !sources_live || (self.stopping.is_some() && self.state.all_ended());
+            if over {
+                self.close_digest();
+                self.state.seal_all(if self.stopping.is_some() {
+                    Rolled::Shutdown
+                } else {
+                    Rolled::EndOfInput
+                });
+            }
+            self.state.relieve();
+            self.begin();
+            self.attest()?;
+            self.state.tell();
+            if ticked {
+                self.show();
+            }
+            if over && self.state.is_idle() && self.said_farewell() {
+                break;
+            }
+        }
+        self.finish().await
+    }
+
+    /// False while memory is short and something is landing that will free it.
+    fn accepts(&self) -> bool {
+        self.pipeline.budget.used() < self.pipeline.budget.limit() || self.jobs.is_empty()
+    }
+
+    fn input(&mut self, input: Input) {
+        match input {
+            Input::Opened(o) if self.stopping.is_some() => {
+                // Gone already: then it needs no command.
+                let _ = o.commands.try_send(Command::Close(Close::Done));
+            }
+            Input::Opened(o) => self.state.opened(o),
+            Input::Flush(rolled) => {
+                self.state.seal_all(rolled);
+                self.flushing = true;
+            }
+            Input::Block(block) => self.state.absorb(*block),
+            Input::Ended(channel) => self.state.ended(channel),
+            Input::Closed(channel) => self.state.closed(channel),
+            Input::Prefetch(channel, prefetch) => self.state.prefetch(channel, prefetch),
+        }
+    }
+
+    fn control(&mut self, control: Control) {
+        match control {
+            Control::Stop(within) => {
+                self.stopping = Some(Instant::now() + within);
+                self.state.command_all(&Command::Cancel);
+            }
+        }
+    }
+
+    fn done(&mut self, done: std::result::Result<Done, tokio::task::JoinError>) -> Result<()> {
+        let now = self.pipeline.parts.clock.now();
+        match done {
+            Ok(Done::Digest(outcome)) => {
+                let settled = self.attestor.as_mut().map(|a| a.put_done(outcome, now));
+                for token in settled.into_iter().flatten() {
+                    self.state.blob_stored(token);
+                }
+            }
+            Ok(Done::Surveyed(survey)) => {
+                if let Some(attestor) = &mut self.attestor {
+                    attestor.surveyed(survey, now);
+                }
+            }
+            Ok(Done::Landed(landed)) => {
+                self.landings -= 1;
+                self.state.landed(*landed);
+            }
+            Ok(Done::Shelved(shelved)) => {
+                self.blobs -= 1;
+                match shelved {
+                    Shelved::Stored(stored) => {
+                        self.state.summary.conflicts += u64::from(stored.conflict_of.is_some());
+                        match &mut self.attestor {
+                            Some(attestor) => attestor.add(*stored, now),
+                            None => self.state.blob_stored(stored.token()),
+                        }
+                    }
+                    Shelved::Abandoned(layout) => self.state.blob_abandoned(layout),
+                }
+            }
+            Ok(Done::Refreshed(answers)) => self.answers = answers,
+            Ok(Done::Counted(deaths)) => self.deaths = deaths,
+            Ok(Done::Gone) => self.state.fenced = true,
+            Err(e) => return Err(Error::bug("a task of the pipeline died").source(e)),
+        }
+        Ok(())
+    }
+
+    fn refresh(&mut self) {
+        let shore = Arc::clone(&self.shore);
+        self.jobs.spawn(async move { Done::Counted(shore.registry.lately_died().await) });
+        let shore = Arc::clone(&self.shore);
+        self.jobs.spawn(async move {
+            match shore.registry.keep().await {
+                Ok(true) => Done::Refreshed(true),
+                Ok(false) => Done::Gone,
+                Err(e) => {
+                    tracing::warn!(error = %e, "cannot refresh the registration");
+                    Done::Refreshed(false)
+                }
+            }
+        });
+    }
+
+    /// Lets the chain of digests go on.
+    fn attest(&mut self) -> Result<()> {
+        if self.flushing && self.blobs == 0 && self.state.blobs.is_empty() {
+            self.flushing = false;
+            self.close_digest();
+        }
+        match &mut self.attestor {
+            Some(attestor) => attestor.drive(self.pipeline.parts.clock.now(), &mut self.jobs),
+            None => Ok(()),
+        }
+    }
+
+    fn close_digest(&mut self) {
+        if let Some(attestor) = &mut self.attestor {
+            attestor.flush();
+        }
+    }
+
+    /// Nothing is on its way any more: closes the chain, and says whether it is closed.
+    fn said_farewell(&mut self) -> bool {
+        self.attestor.as_mut().is_none_or(|attestor| {
+            attestor.farewell();
+            attestor.is_finished()
+        })
+    }
+
+    /// Begins every landing and blob that may begin.
+    fn begin(&mut self) {
+        self.waiting.extend(self.state.take_ready());
+        while self.landings < LANDINGS {
+            let Some(landing) = self.waiting.pop_front() else { break };
+            self.landings += 1;
+            let shore = Arc::clone(&self.shore);
+            self.jobs.spawn(async move { Done::Landed(Box::new(shore.land(landing).await)) });
+        }
+        let proven = self.attestor.as_ref().is_none_or(Attestor::has_begun);
+        while proven && self.blobs < self.pipeline.settings.blobs {
+            let Some(blob) = self.state.blobs.pop_front() else { break };
+            self.state.blob_begins(blob.draft.layout);
+            self.blobs += 1;
+            let (shelf, abandon) = (self.pipeline.parts.shelf.clone(), self.abandon.clone());
+            self.jobs.spawn(async move { Done::Shelved(shelf.put(blob, abandon).await) });
+        }
+    }
+
+    /// Shows the loop to whoever watches.
+    fn show(&mut self) {
+        let (state, answers, deaths) = (&self.state, self.answers, self.deaths);
+        let budget = self.pipeline.budget.clone();
+        let turned_at = self.pipeline.parts.clock.now();
+        self.pipeline.view.send_modify(|view| {
+            view.summary.clone_from(&state.summary);
+            view.unacked = state.unacked();
+            view.oldest_unacked = state.oldest_unacked();
+            view.idle = state.is_idle();
+            view.channels = state.channels();
+            view.open_batches = state.open_batches();
+            meters::loop_state(&view.summary, view.open_batches, &budget);
+            view.turned_at = turned_at;
+            view.store_answers = answers;
+            view.deaths = deaths;
+        });
+    }
+
+    /// Another writer has closed this one: give everything back, wait for what is in flight, begin as another (rule 5).
+    async fn start_anew(&mut self) -> Result<()> {
+        tracing::warn!(
+            writer = self.shore.registry.writer(),
+            "another writer has closed this one: starting anew"
+        );
+        self.state.command_all(&Command::Close(Close::Fenced));
+        while let Some(done) = self.jobs.join_next().await {
+            self.done(done)?;
+            self.state.take_ready();
+        }
+        self.waiting.clear();
+        let mut pause = land::Pause::default();
+        while let Err(e) = self.shore.registry.unregister().await {
+            tracing::warn!(error = %e, "cannot remove the old registration; trying again");
+            pause.wait().await;
+        }
+        let id = self.pipeline.parts.clock.fresh_id();
+        let writer = writer::fresh_writer(&self.pipeline.settings.writer_name, &id);
+        self.abandon = CancellationToken::new();
+        self.shore = loop {
+            match self.pipeline.shore(writer.clone(), self.abandon.clone()).await {
+                Ok(shore) => break shore,
+                Err(e) => {
+                    tracing::warn!(error = %e, hint = e.way_out(), "cannot register anew; trying again");
+                    pause.wait().await;
+                }
+            }
+        };
+        self.state.start_anew(writer);
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<Summary> {
+        self.state.tell();
+        self.abandon.cancel();
+        let mut known = true;
+        let parting = Instant::now() + PARTING;
+        loop {
+            match tokio::time::timeout_at(parting, self.jobs.join_next()).await {
+                Ok(Some(done)) => {
+                    known &= !matches!(&done, Ok(Done::Landed(l)) if matches!(l.end, land::End::Abandoned));
+                    self.done(done)?;
+                }
+                Ok(None) => break,
+                Err(_) => {
+                    known = false;
+                    self.jobs.abort_all();
+                    break;
+                }
+            }
+        }
+        self.state.tell();
+        self.state.command_all(&Command::Close(Close::Done));
+        if known {
+            let removed = tokio::time::timeout(PARTING, self.shore.registry.unregister()).await;
+            let removed = removed.unwrap_or_else(|_| Err(Error::unreachable("the store does not answer")));
+            if let Err(e) = removed {
+                tracing::warn!(error = %e, "cannot remove the registration; it does no harm");
+            }
+        }
+        self.state.summary.unacked = self.state.unacked() as u64;
+        self.show();
+        Ok(self.state.summary)
+    }
+}

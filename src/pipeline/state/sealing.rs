@@ -1,0 +1,182 @@
+//! Closing batches: by rows and bytes, by age, for want of memory, and when nothing more can come.
+
+use std::time::Duration;
+
+use super::{State, send};
+use crate::batch::encode::Rolled;
+use crate::batch::rows::MAX_BYTES;
+use crate::clock::{Micros, micros};
+use crate::layout::partition::Partition;
+use crate::pipeline::land::Landing;
+use crate::pipeline::lanes::{LaneId, Open};
+use crate::pipeline::{Close, Command, Limits};
+
+/// The parts of the budget that must come in before a batch without new rows is closed, and between two looks.
+const QUIET: (u64, u64) = (8, 32);
+
+/// Share of the budget from which on the largest batch is sealed, and that landings may hold meanwhile.
+const PRESSURE: (usize, usize) = (3, 4);
+
+/// Redelivered rows wait no longer than this for others.
+const REDELIVERED_AGE: Duration = Duration::from_secs(1);
+
+impl State {
+    /// Why an open batch must be closed now, if it must.
+    pub(super) fn full(&self, id: LaneId, flagged: bool) -> Option<Rolled> {
+        let (partition, lane) = self.lanes.get(id);
+        let open = if flagged { lane.flagged.as_ref() } else { lane.fresh.as_ref() }?;
+        let limits = self.limits(partition.layout);
+        let ratio = self.ratios[usize::from(partition.layout)];
+        if open.urgent {
+            Some(Rolled::DeliveryLimit)
+        } else if open.len() as u64 >= limits.rows {
+            Some(Rolled::Rows)
+        } else if open.bytes() as f64 * ratio >= limits.bytes as f64 || open.bytes() >= MAX_BYTES / 2 {
+            Some(Rolled::Bytes)
+        } else {
+            None
+        }
+    }
+
+    fn limits(&self, layout: u16) -> &Limits {
+        &self.settings.limits[usize::from(layout)]
+    }
+
+    pub(super) fn seal(&mut self, id: LaneId, flagged: bool, rolled: Rolled) {
+        self.batches += 1;
+        let batch = format!("{}-{}", self.writer, self.batches);
+        let partition = self.lanes.get(id).0.clone();
+        let lane = self.lanes.lane(id);
+        let open = if flagged { lane.flagged.take() } else { lane.fresh.take() };
+        let Some(open) = open else { return };
+        self.landing_bytes += open.held();
+        lane.queue.push_back(open.seal(partition, rolled, batch, flagged));
+        self.next(id);
+    }
+
+    /// Lets the next batch of a lane land, if none does.
+    pub(super) fn next(&mut self, id: LaneId) {
+        let lane = self.lanes.lane(id);
+        if lane.busy {
+            return;
+        }
+        if let Some(mut landing) = lane.queue.pop_front() {
+            lane.busy = true;
+            landing.seq = lane.seq;
+            *self.in_flight.entry(landing.partition.layout).or_default() += 1;
+            self.ready.push(landing);
+        }
+    }
+
+    /// Landings that may begin now.
+    pub fn take_ready(&mut self) -> Vec<Landing> {
+        std::mem::take(&mut self.ready)
+    }
+
+    /// Seals what is old enough, what nothing more can come to, and what memory cannot hold.
+    pub fn tick(&mut self, now: Micros) {
+        let old: Vec<(LaneId, bool, Rolled)> = self
+            .lanes
+            .iter()
+            .flat_map(|(id, p, lane)| {
+                let age = self.limits(p.layout).age;
+                let fresh = lane.fresh.as_ref().filter(|o| now - o.since >= micros(age));
+                let soon = micros(age.min(REDELIVERED_AGE));
+                let flagged = lane.flagged.as_ref().filter(|o| now - o.since >= soon);
+                let fresh = fresh.map(|_| (id, false, Rolled::Age));
+                fresh.into_iter().chain(flagged.map(|_| (id, true, Rolled::Redelivered)))
+            })
+            .collect();
+        for (id, flagged, rolled) in old {
+            self.seal(id, flagged, rolled);
+        }
+        self.seal_starved();
+        self.hold(now);
+    }
+
+    /// Closes the batches of a backfill that got nothing while much else came: its input is mostly in order, and what
+    /// stays open costs memory.
+    pub(super) fn seal_quiet(&mut self) {
+        let (now, before) = self.taken_in;
+        let limit = self.budget.limit() as u64;
+        if self.settings.redelivers || now - before < limit / QUIET.1 {
+            return;
+        }
+        self.taken_in.1 = now;
+        let quiet: Vec<(LaneId, bool)> = self
+            .lanes
+            .iter()
+            .flat_map(|(id, _, lane)| {
+                let quiet =
+                    |open: &Option<Open>| open.as_ref().is_some_and(|o| now - o.last_at >= limit / QUIET.0);
+                let fresh = quiet(&lane.fresh).then_some((id, false));
+                fresh.into_iter().chain(quiet(&lane.flagged).then_some((id, true)))
+            })
+            .collect();
+        for (id, flagged) in quiet {
+            self.seal(id, flagged, if flagged { Rolled::Redelivered } else { Rolled::Quiet });
+        }
+    }
+
+    /// When every prefetched delivery sits in an open batch, nothing more can come.
+    fn seal_starved(&mut self) {
+        for (index, consumer) in self.settings.clone().consumers.iter().enumerate() {
+            let mut channels = self.channels.values().filter(|c| c.consumer == index && !c.ended).peekable();
+            let starved = channels.peek().is_some() && channels.all(|c| c.ledger.unspent() >= c.prefetch);
+            let busy = |l: &u16| self.in_flight.get(l).is_some_and(|n| *n > 0);
+            if starved && !consumer.layouts.iter().any(busy) && !busy(&self.layouts.quarantine()) {
+                let layouts: Vec<u16> =
+                    consumer.layouts.iter().copied().chain([self.layouts.quarantine()]).collect();
+                self.seal_where(Rolled::Prefetch, |p| layouts.contains(&p.layout));
+            }
+        }
+    }
+
+    /// Closes every open batch.
+    pub fn seal_all(&mut self, rolled: Rolled) {
+        self.seal_where(rolled, |_| true);
+    }
+
+    fn seal_where(&mut self, rolled: Rolled, wanted: impl Fn(&Partition) -> bool) {
+        let open = self.lanes.iter().filter(|(_, p, _)| wanted(p));
+        let open: Vec<(LaneId, bool)> = open
+            .flat_map(|(id, _, lane)| {
+                let fresh = lane.fresh.is_some().then_some((id, false));
+                fresh.into_iter().chain(lane.flagged.is_some().then_some((id, true)))
+            })
+            .collect();
+        for (id, flagged) in open {
+            self.seal(id, flagged, if flagged { Rolled::Redelivered } else { rolled });
+        }
+    }
+
+    /// Under pressure, seals the largest open batch, as long as not too much is landing already.
+    pub fn relieve(&mut self) {
+        let limit = self.budget.limit();
+        while self.budget.used() > limit / PRESSURE.1 * PRESSURE.0 && self.landing_bytes < limit / PRESSURE.1
+        {
+            let open = self.lanes.iter().flat_map(|(id, _, lane)| {
+                let fresh = lane.fresh.as_ref().map(|o| (o.held(), id, false));
+                fresh.into_iter().chain(lane.flagged.as_ref().map(|o| (o.held(), id, true)))
+            });
+            let Some((_, id, flagged)) = open.max() else { return };
+            self.seal(id, flagged, if flagged { Rolled::Redelivered } else { Rolled::Memory });
+        }
+    }
+
+    /// Gives up channels whose oldest receipt has been kept for too long (rule 8).
+    fn hold(&mut self, now: Micros) {
+        let hold = micros(self.settings.hold);
+        for c in self.channels.values_mut().filter(|c| !c.closing) {
+            if c.ledger.oldest().is_some_and(|since| now - since > hold) {
+                tracing::warn!(
+                    consumer = %self.settings.consumers[c.consumer].name,
+                    unacked = c.ledger.unspent(),
+                    "receipts are older than limits.hold: giving them back"
+                );
+                c.closing = true;
+                send(c, Command::Close(Close::Hold));
+            }
+        }
+    }
+}

@@ -22,7 +22,7 @@ use crate::store::Store;
 pub const FOLDER: &str = "_lakehead/writers";
 
 /// How often a registration is refreshed.
-pub const REFRESH: Duration = Duration::from_secs(50);
+pub const REFRESH: Duration = Duration::from_secs(10);
 
 /// A writer that finds more than this gone since its last refresh re-reads its registration before any put.
 const STALE: Duration = Duration::from_secs(60);

@@ -4,9 +4,12 @@
 mod live;
 mod support;
 
+use std::fs;
 use std::time::Duration;
 
 use lakehead::source::amqp::{Depth, depth};
+use lapin::Connection;
+use lapin::options::BasicNackOptions;
 use live::{SOON, Site, broker, publish, queue_is_there, ready, risk};
 use support::{Broker, Options, Process, TcpProxy, eventually};
 
@@ -148,7 +151,7 @@ async fn a_quorum_queue_that_does_not_answer_is_not_empty() {
     terminate(&mut process);
     publish(&channel, EXCHANGE, (0..10).map(risk)).await;
     let connection =
-        lapin::Connection::connect(&broker.url(), Default::default()).await.expect("the broker accepts");
+        Connection::connect(&broker.url(), Default::default()).await.expect("the broker accepts");
     let asked = async || depth(&connection, QUEUE).await.expect("an answer").expect("the queue");
     let full = Depth { ready: 10, consumers: 0 };
     eventually("a full queue", SOON, async || asked().await == full).await;
@@ -205,4 +208,50 @@ async fn bodies_of_megabytes_narrow_the_window() {
         publish(&channel, EXCHANGE, (from..from + 10).map(large)).await;
     }
     all_landed(&site, &mut process, 4060).await;
+}
+
+/// How often the broker has handed out the message at the head of a queue and taken it back.
+async fn returned(channel: &lapin::Channel) -> i64 {
+    let got =
+        channel.basic_get(QUEUE.into(), Default::default()).await.expect("an answer").expect("a message");
+    let headers = got.properties.headers().clone().unwrap_or_default();
+    let count = headers.inner().get("x-delivery-count").and_then(|v| v.as_long_long_int());
+    let requeue = BasicNackOptions { requeue: true, ..Default::default() };
+    channel.basic_nack(got.delivery_tag, requeue).await.expect("returned");
+    count.unwrap_or(0)
+}
+
+/// 4.x drops a message at its 21st failed delivery, unless the queue says otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_whose_consumer_is_killed_sixty_times_lands_once() {
+    const KILLS: i64 = 60;
+    let (broker, channel) = broker().await;
+    let connection = Connection::connect(&broker.url(), Default::default()).await.expect("accepted");
+    let asked = async || depth(&connection, QUEUE).await.expect("an answer");
+    let site = Site::new(&broker.url(), "consumers = 1", "");
+    // Where the dataset's folder should be lies a file: writers register, and nothing lands.
+    fs::create_dir_all(site.lake()).expect("a folder");
+    let obstacle = site.lake().join("risk_evaluations");
+    fs::write(&obstacle, "").expect("written");
+    for kill in 0..KILLS {
+        let mut process = site.start(&["--only", "data_lake"]);
+        if kill == 0 {
+            queue_is_there(&broker.url(), QUEUE).await;
+            publish(&channel, EXCHANGE, [risk(0)]).await;
+        }
+        eventually("a consumer that holds it", SOON, async || {
+            assert!(process.exited().is_none(), "{}", process.log_tail());
+            asked().await.is_some_and(Depth::is_empty)
+        })
+        .await;
+        process.kill();
+        let back = Some(Depth { ready: 1, consumers: 0 });
+        eventually("the message to come back", SOON, async || asked().await == back).await;
+    }
+    let count = returned(&channel).await;
+    assert!(count >= KILLS, "returned {count} times");
+    fs::remove_file(&obstacle).expect("removed");
+    let out = site.command(&["run", "--only", "data_lake", "--until-empty"]).output().expect("starts");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    site.exactly("risk_evaluations", "eventId", "risk", 1);
 }

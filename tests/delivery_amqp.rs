@@ -236,7 +236,8 @@ async fn a_delivery_whose_consumer_is_killed_sixty_times_lands_once() {
     for kill in 0..KILLS {
         let mut process = site.start(&["--only", "data_lake"]);
         if kill == 0 {
-            queue_is_there(&broker.url(), QUEUE).await;
+            // Bound, too: consuming comes last.
+            eventually("a consumer", SOON, async || asked().await.is_some_and(|d| d.consumers > 0)).await;
             publish(&channel, EXCHANGE, [risk(0)]).await;
         }
         eventually("a consumer that holds it", SOON, async || {

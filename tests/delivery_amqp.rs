@@ -4,9 +4,12 @@
 mod live;
 mod support;
 
+use std::fs;
 use std::time::Duration;
 
 use lakehead::source::amqp::{Depth, depth};
+use lapin::Connection;
+use lapin::options::BasicNackOptions;
 use live::{SOON, Site, broker, publish, queue_is_there, ready, risk};
 use support::{Broker, Options, Process, TcpProxy, eventually};
 
@@ -148,7 +151,7 @@ async fn a_quorum_queue_that_does_not_answer_is_not_empty() {
     terminate(&mut process);
     publish(&channel, EXCHANGE, (0..10).map(risk)).await;
     let connection =
-        lapin::Connection::connect(&broker.url(), Default::default()).await.expect("the broker accepts");
+        Connection::connect(&broker.url(), Default::default()).await.expect("the broker accepts");
     let asked = async || depth(&connection, QUEUE).await.expect("an answer").expect("the queue");
     let full = Depth { ready: 10, consumers: 0 };
     eventually("a full queue", SOON, async || asked().await == full).await;
@@ -183,6 +186,12 @@ async fn a_consumer_timeout_of_the_broker() {
     queue_is_there(&broker.url(), QUEUE).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     publish(&channel, EXCHANGE, (0..500).map(risk)).await;
+    let struck = ["the broker closed the channel", "the broker cancelled the consumer"];
+    eventually("the timeout to strike", SOON, async || {
+        let log = process.log_tail();
+        struck.iter().any(|what| log.contains(what))
+    })
+    .await;
     all_landed(&site, &mut process, 500).await;
     eventually("an empty queue", SOON, async || ready(&broker.url(), QUEUE).await == Some(0)).await;
 }
@@ -205,4 +214,113 @@ async fn bodies_of_megabytes_narrow_the_window() {
         publish(&channel, EXCHANGE, (from..from + 10).map(large)).await;
     }
     all_landed(&site, &mut process, 4060).await;
+}
+
+/// Waits until somebody consumes; the queue is bound then, too.
+async fn consumed(broker: &Broker) {
+    let connection = Connection::connect(&broker.url(), Default::default()).await.expect("accepted");
+    let asked = async || depth(&connection, QUEUE).await.expect("an answer");
+    eventually("a consumer", SOON, async || asked().await.is_some_and(|d| d.consumers > 0)).await;
+}
+
+/// How often the broker has handed out the message at the head of a queue and taken it back.
+async fn returned(channel: &lapin::Channel) -> i64 {
+    let got =
+        channel.basic_get(QUEUE.into(), Default::default()).await.expect("an answer").expect("a message");
+    let headers = got.properties.headers().clone().unwrap_or_default();
+    let count = headers.inner().get("x-delivery-count").and_then(|v| v.as_long_long_int());
+    let requeue = BasicNackOptions { requeue: true, ..Default::default() };
+    channel.basic_nack(got.delivery_tag, requeue).await.expect("returned");
+    count.unwrap_or(0)
+}
+
+/// 4.x drops a message at its 21st failed delivery, unless the queue says otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_whose_consumer_is_killed_sixty_times_lands_once() {
+    const KILLS: i64 = 60;
+    let (broker, channel) = broker().await;
+    let connection = Connection::connect(&broker.url(), Default::default()).await.expect("accepted");
+    let asked = async || depth(&connection, QUEUE).await.expect("an answer");
+    let site = Site::new(&broker.url(), "consumers = 1", "");
+    // Where the dataset's folder should be lies a file: writers register, and nothing lands.
+    fs::create_dir_all(site.lake()).expect("a folder");
+    let obstacle = site.lake().join("risk_evaluations");
+    fs::write(&obstacle, "").expect("written");
+    for kill in 0..KILLS {
+        let mut process = site.start(&["--only", "data_lake"]);
+        if kill == 0 {
+            consumed(&broker).await;
+            publish(&channel, EXCHANGE, [risk(0)]).await;
+        }
+        eventually("a consumer that holds it", SOON, async || {
+            assert!(process.exited().is_none(), "{}", process.log_tail());
+            asked().await.is_some_and(Depth::is_empty)
+        })
+        .await;
+        process.kill();
+        let back = Some(Depth { ready: 1, consumers: 0 });
+        eventually("the message to come back", SOON, async || asked().await == back).await;
+    }
+    let count = returned(&channel).await;
+    assert!(count >= KILLS, "returned {count} times");
+    fs::remove_file(&obstacle).expect("removed");
+    let out = site.command(&["run", "--only", "data_lake", "--until-empty"]).output().expect("starts");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    site.exactly("risk_evaluations", "eventId", "risk", 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_the_store_spends_one_delivery_however_long_it_is() {
+    let (broker, channel) = broker().await;
+    let limits = "[limits]\nhold = \"4s\"\nput_deadline = \"1s\"\n[roll]\nage = \"500ms\"";
+    let site = Site::new(&broker.url(), "consumers = 1", limits);
+    let mut process = site.start(&["--only", "data_lake"]);
+    consumed(&broker).await;
+    // The store is gone: a file lies where its folder was.
+    let aside = site.dir.path().join("aside");
+    fs::rename(site.lake(), &aside).expect("moved");
+    fs::write(site.lake(), "").expect("written");
+    publish(&channel, EXCHANGE, (0..50).map(risk)).await;
+    let given_back = || process.log_tail().contains("giving them back");
+    eventually("receipts to be given back", SOON, async || given_back()).await;
+    eventually("the messages to come back", SOON, async || ready(&broker.url(), QUEUE).await == Some(50))
+        .await;
+    // Twice more as long as a receipt is kept.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(ready(&broker.url(), QUEUE).await, Some(50), "{}", process.log_tail());
+    assert_eq!(returned(&channel).await, 1);
+    fs::remove_file(site.lake()).expect("removed");
+    fs::rename(&aside, site.lake()).expect("moved");
+    all_landed(&site, &mut process, 50).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn until_empty_gives_deliveries_back_when_the_store_is_gone() {
+    let (broker, channel) = broker().await;
+    let site = Site::new(
+        &broker.url(),
+        "connect_timeout = \"3s\"",
+        "[limits]\nput_deadline = \"1s\"\nshutdown_deadline = \"4s\"\n[roll]\nage = \"1s\"",
+    );
+    let mut process = site.start(&["--only", "data_lake"]);
+    consumed(&broker).await;
+    terminate(&mut process);
+    publish(&channel, EXCHANGE, (0..50).map(risk)).await;
+    let obstacle = site.lake().join("risk_evaluations");
+    fs::write(&obstacle, "").expect("written");
+    let mut process = site.start(&["--only", "data_lake", "--until-empty"]);
+    eventually("a put that fails", SOON, async || process.log_tail().contains("cannot put")).await;
+    let aside = site.dir.path().join("aside");
+    fs::rename(site.lake(), &aside).expect("moved");
+    fs::write(site.lake(), "").expect("written");
+    eventually("the end", SOON, async || process.exited().is_some()).await;
+    let text = process.log_tail();
+    assert_eq!(process.exited().and_then(|s| s.code()), Some(3), "{text}");
+    assert!(text.contains("has taken no put for 3s"), "{text}");
+    fs::remove_file(site.lake()).expect("removed");
+    fs::rename(&aside, site.lake()).expect("moved");
+    fs::remove_file(&obstacle).expect("removed");
+    let out = site.command(&["run", "--only", "data_lake", "--until-empty"]).output().expect("starts");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    site.exactly("risk_evaluations", "eventId", "risk", 50);
 }

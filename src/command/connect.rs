@@ -15,8 +15,11 @@ use crate::config::{Consumer, Problem};
 use crate::error::{Error, Kind, Result};
 use crate::layout::{Format, Layout};
 use crate::pipeline::look::read_tail;
-use crate::source::amqp::{self, Address, Depth};
+use crate::source::amqp::{self, Address, DeliveryLimit, Depth, Management};
 use crate::store::{self, Lock, Put, Store};
+
+/// A delivery limit below this is warned of: as often may the processes that share a queue die over one message.
+const ENOUGH: u64 = 1_000;
 
 /// What asking has shown.
 #[derive(Debug, Default)]
@@ -80,8 +83,13 @@ async fn broker(setup: &Setup, answers: &mut Answers) {
         Err(e) => return answers.trouble("rabbitmq.url", &e),
     };
     answers.line("broker", format!("RabbitMQ {}.{} at {}", version.major, version.minor, address.shown()));
+    let management = Management::new(&setup.config.rabbitmq);
     for consumer in &setup.config.consumers {
-        if let Err(e) = queue(setup, consumer, &connection, answers).await {
+        let limit = async |queue: &str| match &management {
+            Ok(management) => management.delivery_limit(queue, version).await,
+            Err(e) => Err(Error::config(e.to_string())),
+        };
+        if let Err(e) = queue(setup, consumer, &connection, limit, answers).await {
             answers.trouble(&format!("rabbitmq.{}", consumer.name), &e);
         }
     }
@@ -93,18 +101,43 @@ async fn queue(
     setup: &Setup,
     consumer: &Consumer,
     connection: &lapin::Connection,
+    limit: impl AsyncFnOnce(&str) -> Result<DeliveryLimit>,
     answers: &mut Answers,
 ) -> Result<()> {
     let asked = format!("queue {}", consumer.queue);
     match amqp::depth(connection, &consumer.queue).await? {
-        Some(Depth { ready, .. }) => answers.line(
-            asked,
-            format!("there, {ready} messages ready; its delivery limit cannot be seen through AMQP: unknown"),
-        ),
+        Some(Depth { ready, .. }) => {
+            let limit = limit(&consumer.queue).await;
+            answers.line(asked, format!("there, {ready} messages ready, delivery limit {}", verdict(&limit)));
+            if let Ok(DeliveryLimit::Times(times)) = limit
+                && times < ENOUGH
+            {
+                answers.problems.push(dropped_after(consumer, times));
+            }
+        }
         None if setup.config.rabbitmq.declare => answers.line(asked, "not there yet: `run` declares it"),
         None => amqp::topology_of(&setup.config.rabbitmq, consumer).verify(connection).await?,
     }
     Ok(())
+}
+
+fn verdict(limit: &Result<DeliveryLimit>) -> String {
+    match limit {
+        Ok(DeliveryLimit::Unlimited) => "none".into(),
+        Ok(DeliveryLimit::Times(times)) => times.to_string(),
+        Err(e) => format!("unknown: AMQP does not tell it, and {e}"),
+    }
+}
+
+fn dropped_after(consumer: &Consumer, times: u64) -> Problem {
+    let what = format!(
+        "the broker drops a message of the queue `{}` that came back more than {times} times: every end of a channel counts",
+        consumer.queue
+    );
+    Problem::warning(None, format!("rabbitmq.{}", consumer.name), what).hint(
+        "lift it: a policy `delivery-limit` of 1000000, and no lower one in the queue's own arguments; see Delivery \
+         limits in docs/operations.md",
+    )
 }
 
 /// Opens a store and tries what Lakehead needs of it.

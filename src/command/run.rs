@@ -25,7 +25,7 @@ use crate::pipeline::decode::Route;
 use crate::pipeline::land::Pause;
 use crate::pipeline::{Port, Summary};
 use crate::source::amqp::{self, Address, Depth, Source, Wanted};
-use crate::units::{format_bytes, format_count};
+use crate::units::{format_bytes, format_count, format_duration};
 
 /// Between two looks at a queue that may be empty.
 const LOOK: Duration = Duration::from_millis(250);
@@ -186,6 +186,7 @@ impl Service<'_> {
         let mut stopping = false;
         let mut drained = std::pin::pin!(self.drained(source.pulses().to_vec(), port.clone()));
         let mut drains = self.give_up.is_some();
+        let mut lost_since = None;
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let landed = loop {
@@ -206,7 +207,17 @@ impl Service<'_> {
                     // Everything is received, and takes the time that it takes; a signal can still shorten it.
                     port.stop(limits.hold.max(limits.shutdown_deadline)).await;
                 }
-                _ = look.tick() => self.show(&source, &port),
+                _ = look.tick() => {
+                    self.show(&source, &port);
+                    lost_since = if port.view().borrow().store_answers { None } else { lost_since.or(Some(Instant::now())) };
+                    if let (Some(since), Some(limit), None) = (lost_since, self.give_up, &failure)
+                        && since.elapsed() >= limit
+                    {
+                        failure = Some(self.store_lost(limit)?);
+                        drains = false;
+                        port.stop(limits.shutdown_deadline).await;
+                    }
+                }
             }
         };
         if timeout(GOODBYE, source.ended()).await.is_err() {
@@ -220,6 +231,11 @@ impl Service<'_> {
                 Err(e)
             }
         }
+    }
+
+    fn store_lost(&self, limit: Duration) -> Result<Error> {
+        let what = format!("{} has taken no put for {}", self.setup.lake()?.shown(), format_duration(limit));
+        Ok(Error::unreachable(what).hint("mend it and run again: what was not stored is still in the queue"))
     }
 
     /// Waits until the queues are empty, twice, a second apart.

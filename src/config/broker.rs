@@ -4,7 +4,7 @@ use super::defaults::CONSUMERS;
 use super::fields::Fields;
 use super::problem::nearest;
 use super::sections::{DAY, HOUR, MS, SECOND};
-use super::{BrokerUrl, Consumer, QueueType, RabbitMq, Redelivery};
+use super::{BrokerUrl, Consumer, QueueType, RabbitMq, Redelivery, Secret};
 
 pub(super) fn rabbitmq(root: &mut Fields<'_>) -> (RabbitMq, Vec<Consumer>) {
     let mut fields = root.section("rabbitmq");
@@ -14,6 +14,7 @@ pub(super) fn rabbitmq(root: &mut Fields<'_>) -> (RabbitMq, Vec<Consumer>) {
         ca_file: fields.path("ca_file"),
         cert_file: fields.path("cert_file"),
         key_file: fields.path("key_file"),
+        management_url: management_url(&mut fields),
         exchange: fields.text("exchange").unwrap_or(default.exchange),
         declare: fields.flag("declare").unwrap_or(default.declare),
         queue_type: queue_type(&mut fields).unwrap_or(default.queue_type),
@@ -53,6 +54,17 @@ fn broker_url(fields: &mut Fields<'_>) -> Option<BrokerUrl> {
             None
         }
     }
+}
+
+fn management_url(fields: &mut Fields<'_>) -> Option<Secret> {
+    let text = fields.secret("management_url")?;
+    let web = |url: &url::Url| matches!(url.scheme(), "http" | "https");
+    if !url::Url::parse(text.expose()).is_ok_and(|url| web(&url)) {
+        let hint = "http://host:15672 or https://host:15671, with `user:password@` where the one of rabbitmq.url may not ask";
+        fields.problem("management_url", "expected the URL of the broker's management API", hint);
+        return None;
+    }
+    Some(text)
 }
 
 /// The file's consumers, or else all built-in ones; variables change them and may add others.

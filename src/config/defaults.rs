@@ -77,6 +77,7 @@ impl Default for RabbitMq {
             ca_file: None,
             cert_file: None,
             key_file: None,
+            management_url: None,
             exchange: "coder.events".into(),
             declare: true,
             queue_type: QueueType::Quorum,

@@ -74,6 +74,8 @@ pub struct RabbitMq {
     pub cert_file: Option<PathBuf>,
     /// PEM file with the key of `cert_file`.
     pub key_file: Option<PathBuf>,
+    /// The management API, for `check --connect` alone. Default: the broker's host, port 15672 (15671 with TLS).
+    pub management_url: Option<Secret>,
     /// Topic exchange, durable. Default `coder.events`.
     pub exchange: String,
     /// True: exchange, queues and bindings are declared; false: only verified. Default true.

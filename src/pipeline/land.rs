@@ -4,6 +4,7 @@
 //! ends only when its outcome is known, or when the program gives up on it at its very end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -74,6 +75,8 @@ pub struct Shore {
     pub clock: Clock,
     /// A rule that is not kept, in simulations.
     pub without: Option<Rule>,
+    /// Set when the store has refused or not answered: it is to be asked whether it takes puts.
+    pub failed: AtomicBool,
     /// Set when landings shall end without an outcome.
     pub abandon: CancellationToken,
 }
@@ -223,6 +226,7 @@ impl Shore {
             match look::fence_and_look(self, landing).await {
                 Ok(found) => return found,
                 Err(e) => {
+                    self.failed.store(true, Ordering::Relaxed);
                     tracing::warn!(error = %e, dataset = %self.layout(landing).name, "cannot look for redelivered rows; trying again");
                     pause.wait().await;
                 }
@@ -270,6 +274,7 @@ impl Shore {
                 }
                 Ok(None) => {}
                 Err(e) => {
+                    self.failed.store(true, Ordering::Relaxed);
                     tracing::warn!(error = %e, hint = e.way_out(), "cannot put; trying again");
                     landing.seq += u32::from(self.without == Some(Rule::OwnName));
                     pause.wait().await;

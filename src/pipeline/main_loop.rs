@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -19,6 +20,9 @@ use crate::error::{Error, Result};
 
 /// Often enough for an age in seconds.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How often a store that does not take puts is asked again.
+const PROBE: Duration = Duration::from_secs(5);
 
 /// What a task of the loop comes back with.
 #[derive(Debug)]
@@ -44,6 +48,8 @@ pub(super) struct Loop {
     stopping: Option<Instant>,
     /// Whether the store took the last put.
     answers: bool,
+    /// Whether it is being asked.
+    refreshing: bool,
     /// Writers that died lately.
     deaths: usize,
     /// Blobs in flight.
@@ -82,6 +88,7 @@ impl Loop {
             abandon,
             stopping: None,
             answers: true,
+            refreshing: false,
             deaths,
             blobs: 0,
             attestor,
@@ -98,6 +105,8 @@ impl Loop {
         let mut refresh = tokio::time::interval(writer::REFRESH);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         refresh.tick().await;
+        let mut probe = tokio::time::interval(PROBE);
+        probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sources_live = true;
         loop {
             let deadline = self.stopping.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
@@ -120,6 +129,12 @@ impl Loop {
                     self.state.tick(self.pipeline.parts.clock.now());
                 }
                 _ = refresh.tick() => self.refresh(),
+                _ = probe.tick(), if !self.answers => self.refresh(),
+            }
+            if self.shore.failed.swap(false, Ordering::Relaxed) | std::mem::take(&mut self.state.held) {
+                // Nobody consumes again on the word of an earlier put.
+                self.answers = false;
+                self.refresh();
             }
             if self.state.fenced {
                 self.start_anew().await?;
@@ -210,15 +225,19 @@ impl Loop {
                     Shelved::Abandoned(layout) => self.state.blob_abandoned(layout),
                 }
             }
-            Ok(Done::Refreshed(answers)) => self.answers = answers,
+            Ok(Done::Refreshed(answers)) => (self.answers, self.refreshing) = (answers, false),
             Ok(Done::Counted(deaths)) => self.deaths = deaths,
-            Ok(Done::Gone) => self.state.fenced = true,
+            Ok(Done::Gone) => (self.state.fenced, self.refreshing) = (true, false),
             Err(e) => return Err(Error::bug("a task of the pipeline died").source(e)),
         }
         Ok(())
     }
 
+    /// Puts the registration, which also tells whether the store takes puts.
     fn refresh(&mut self) {
+        if std::mem::replace(&mut self.refreshing, true) {
+            return;
+        }
         let shore = Arc::clone(&self.shore);
         self.jobs.spawn(async move { Done::Counted(shore.registry.lately_died().await) });
         let shore = Arc::clone(&self.shore);

@@ -23,7 +23,7 @@ pub mod suspects;
 pub mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -289,6 +289,11 @@ impl Pipeline {
             &parts.clock,
         )
         .await?;
+        match registry.remove_forgotten().await {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(removed, "writers that were silent for 30 days are forgotten"),
+            Err(e) => tracing::warn!(error = %e, "cannot look for writers to forget"),
+        }
         Ok(Arc::new(Shore {
             store: parts.store.clone(),
             layouts: Arc::clone(&parts.layouts),
@@ -299,6 +304,7 @@ impl Pipeline {
             key: parts.key,
             clock: parts.clock.clone(),
             without: self.settings.without,
+            failed: AtomicBool::new(false),
             abandon,
         }))
     }

@@ -81,6 +81,8 @@ pub struct State {
     labels: super::meters::EventLabels,
     /// Set when another writer closed this one.
     pub fenced: bool,
+    /// Set when receipts were given up because they were kept for too long: the store is to be asked whether it takes puts.
+    pub held: bool,
     /// What was done so far.
     pub summary: Summary,
 }
@@ -115,6 +117,7 @@ impl State {
             touched: Vec::new(),
             labels: super::meters::EventLabels::default(),
             fenced: false,
+            held: false,
             summary: Summary::default(),
         }
     }

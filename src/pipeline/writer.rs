@@ -39,6 +39,9 @@ const LATELY: Duration = Duration::from_secs(3600);
 /// A registration not refreshed for so long may be removed.
 const FORGOTTEN: Duration = Duration::from_secs(30 * 86_400);
 
+/// A writer that comes back after so long starts anew: somebody may be removing its registration at this moment.
+const ASLEEP: Duration = Duration::from_secs(29 * 86_400);
+
 /// What a registration says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registration {
@@ -66,6 +69,8 @@ pub struct Other {
 #[derive(Debug)]
 struct Refreshes {
     last: Instant,
+    /// The same moment by the clock on the wall, which goes on while a machine is suspended.
+    last_seen_at: Micros,
     /// The store's times of our own refreshes, oldest first.
     store_times: VecDeque<Micros>,
     /// What others' registrations say; they never change.
@@ -77,6 +82,7 @@ struct Refreshes {
 pub struct Registry {
     store: Store,
     registration: Registration,
+    clock: Clock,
     refreshes: Mutex<Refreshes>,
 }
 
@@ -110,9 +116,14 @@ impl Registry {
             version: env!("CARGO_PKG_VERSION").into(),
             datasets,
         };
-        let refreshes =
-            Refreshes { last: Instant::now(), store_times: VecDeque::new(), known: BTreeMap::new() };
-        let registry = Registry { store, registration, refreshes: Mutex::new(refreshes) };
+        let refreshes = Refreshes {
+            last: Instant::now(),
+            last_seen_at: clock.now(),
+            store_times: VecDeque::new(),
+            known: BTreeMap::new(),
+        };
+        let registry =
+            Registry { store, registration, clock: clock.clone(), refreshes: Mutex::new(refreshes) };
         registry.refresh().await?;
         Ok(registry)
     }
@@ -127,14 +138,14 @@ impl Registry {
     /// # Errors
     /// The store's.
     pub async fn refresh(&self) -> Result<()> {
-        let began = Instant::now();
+        let (began, began_at) = (Instant::now(), self.clock.now());
         let path = self.path(self.writer())?;
         let body = serde_json::to_vec_pretty(&self.registration)
             .map_err(|e| Error::bug("cannot write a registration").source(e))?;
         self.store.overwrite(&path, body.into()).await?;
         let stored_at = self.store.head(&path).await?.map(|m| m.last_modified.timestamp_micros());
         let mut refreshes = self.lock();
-        refreshes.last = began;
+        (refreshes.last, refreshes.last_seen_at) = (began, began_at);
         refreshes.store_times.extend(stored_at);
         while refreshes.store_times.len() > MISSED {
             refreshes.store_times.pop_front();
@@ -142,30 +153,41 @@ impl Registry {
         Ok(())
     }
 
-    /// Makes sure that nobody has removed us while we slept; false: somebody has, and this writer must start anew as
-    /// another.
+    /// Makes sure that nobody has removed us while we slept; false: somebody has, or may have, and this writer must start
+    /// anew as another.
     ///
     /// # Errors
     /// The store's.
     pub async fn before_put(&self) -> Result<bool> {
-        if self.lock().last.elapsed() <= STALE { Ok(true) } else { self.keep().await }
+        if self.slept() { self.keep().await } else { Ok(true) }
     }
 
-    /// Refreshes the registration, unless it was removed while we slept: then it must not come back, and the answer is
-    /// false.
+    /// Refreshes the registration, unless it was removed while we slept (then it must not come back) or could have been:
+    /// then the answer is false.
     ///
     /// # Errors
     /// The store's.
     pub async fn keep(&self) -> Result<bool> {
-        let slept = self.lock().last.elapsed() > STALE;
-        if slept && self.store.head(&self.path(self.writer())?).await?.is_none() {
+        if !self.slept() {
+            return self.refresh().await.map(|()| true);
+        }
+        let before = self.store.head(&self.path(self.writer())?).await?;
+        let Some(before) = before.map(|meta| meta.last_modified.timestamp_micros()) else {
             tracing::warn!(
                 writer = self.writer(),
                 "the registration is gone: did this process sleep for a month?"
             );
             return Ok(false);
-        }
-        self.refresh().await.map(|()| true)
+        };
+        self.refresh().await?;
+        let now = self.lock().store_times.back().copied();
+        Ok(now.is_some_and(|now| now - before < micros(ASLEEP)))
+    }
+
+    fn slept(&self) -> bool {
+        let refreshes = self.lock();
+        let by_clock = (self.clock.now() - refreshes.last_seen_at).abs();
+        refreshes.last.elapsed() > STALE || by_clock > micros(STALE)
     }
 
     /// Removes the registration; every put under it has an outcome.
@@ -241,7 +263,8 @@ impl Registry {
         }
     }
 
-    /// Removes registrations that nobody has refreshed for 30 days by the store's own time.
+    /// Removes registrations that nobody has refreshed for 30 days by the store's own time. Whoever slept so long finds
+    /// that out before its next put, see [`Registry::before_put`].
     ///
     /// # Errors
     /// The store's.
@@ -269,6 +292,8 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -292,5 +317,39 @@ mod tests {
         assert_eq!(names(a.others("x").await.expect("list")), [("b".to_owned(), false)]);
         b.unregister().await.expect("gone");
         assert_eq!(names(a.others("x").await.expect("list")), []);
+    }
+
+    fn age(store: &Path, writer: &str, days: u64) {
+        let file =
+            std::fs::File::options().write(true).open(store.join(FOLDER).join(format!("{writer}.json")));
+        let at = std::time::SystemTime::now() - Duration::from_secs(days * 86_400);
+        file.and_then(|f| f.set_modified(at)).expect("its time is set");
+    }
+
+    #[tokio::test]
+    async fn the_forgotten_are_removed_and_whoever_slept_so_long_starts_anew() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let url = format!("file://{}", dir.path().display());
+        let location = crate::config::Location { url, ..Default::default() };
+        let store = crate::store::open(&location, Duration::from_secs(10)).expect("a store");
+        let register = async |name: &str| {
+            let datasets = vec!["x".to_owned()];
+            Registry::register(store.clone(), name.into(), "h", datasets, &Clock::System).await.expect(name)
+        };
+        let (young, sleeper, gone) = (register("a").await, register("b").await, register("c").await);
+        for registry in [&young, &sleeper, &gone] {
+            registry.lock().last_seen_at -= micros(STALE) + 1;
+        }
+        age(dir.path(), "a", 28);
+        age(dir.path(), "b", 30);
+        age(dir.path(), "c", 31);
+        let other = register("d").await;
+        // Not removed yet, but it may be at any moment.
+        assert!(!sleeper.before_put().await.expect("an answer"));
+        assert_eq!(other.remove_forgotten().await.expect("removed"), 1);
+        assert!(!gone.before_put().await.expect("an answer"));
+        assert!(young.before_put().await.expect("an answer"));
+        let names: Vec<_> = other.others("x").await.expect("list").into_iter().map(|o| o.writer).collect();
+        assert_eq!(names, ["a", "b"]);
     }
 }

@@ -174,7 +174,7 @@ impl State {
                     unacked = c.ledger.unspent(),
                     "receipts are older than limits.hold: giving them back"
                 );
-                c.closing = true;
+                (c.closing, self.held) = (true, true);
                 send(c, Command::Close(Close::Hold));
             }
         }

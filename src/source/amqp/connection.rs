@@ -156,6 +156,10 @@ impl Address {
             ErrorKind::ProtocolError(p) if matches!(p.get_id(), 402 | 530) => {
                 "the virtual host at the end of rabbitmq.url is not there, or this user may not use it; the default one is %2f"
             }
+            // An alert is the broker's word on our certificate, anything else ours on the broker's.
+            ErrorKind::IOError(io) if io.to_string().contains("fatal alert") => {
+                "the broker does not accept our certificate: rabbitmq.cert_file and key_file hold it and its key, in PEM"
+            }
             ErrorKind::IOError(io) if io.to_string().contains("ertificate") => {
                 "rabbitmq.ca_file names the authorities that the broker's certificate is checked against"
             }

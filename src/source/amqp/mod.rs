@@ -7,6 +7,7 @@
 mod channel;
 mod connection;
 mod intake;
+mod management;
 mod patience;
 mod properties;
 mod pulse;
@@ -29,6 +30,7 @@ use crate::pipeline::delivery::Delivery;
 use crate::pipeline::suspects::{DEATHS, Program, SUSPECT_ATTEMPT, Suspects};
 use channel::End;
 pub use connection::{Address, Version};
+pub use management::{DeliveryLimit, Management};
 use patience::Patience;
 pub use pulse::Pulse;
 pub use topology::{Depth, Topology, depth, ensure_exchange};

@@ -1,0 +1,219 @@
+//! What a broker may deny a running lakehead: memory, disk, its user, its certificate; and what it tells of its limits.
+#![cfg(unix)]
+
+mod live;
+mod support;
+
+use std::process::Output;
+use std::time::Duration;
+
+use lakehead::source::amqp::depth;
+use lapin::options::QueueDeclareOptions;
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection};
+use live::{SOON, Site, broker, publish, ready, risk};
+use support::{Broker, Certificates, Options, Process, TcpProxy, eventually, free_port, request};
+
+const EXCHANGE: &str = "coder.events";
+const QUEUE: &str = "logging_data_lake";
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("no panic")
+}
+
+/// Consuming, and so bound.
+async fn consumed(broker: &Broker) {
+    let connection = Connection::connect(&broker.url(), Default::default()).await.expect("accepted");
+    let asked = async || depth(&connection, QUEUE).await.expect("an answer");
+    eventually("a consumer", SOON, async || asked().await.is_some_and(|d| d.consumers > 0)).await;
+}
+
+async fn landed(site: &Site, process: &mut Process, events: usize) {
+    eventually("all events", SOON * 2, async || {
+        assert!(process.exited().is_none(), "{}", process.log_tail());
+        site.counted("risk_evaluations", "eventId").len() >= events
+    })
+    .await;
+}
+
+/// Stops it in good order; every event is there once, and none is left in the queue.
+async fn all_once(broker: &Broker, site: &Site, process: &mut Process, events: usize) {
+    landed(site, process, events).await;
+    assert!(process.stop(SOON), "it did not stop: {}", process.log_tail());
+    assert!(process.exited().is_some_and(|s| s.success()), "{}", process.log_tail());
+    site.exactly("risk_evaluations", "eventId", "risk", events);
+    eventually("an empty queue", SOON, async || ready(&broker.url(), QUEUE).await == Some(0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_short_of_memory_or_disk() {
+    let broker = blocking(Broker::start).await;
+    let site = Site::new(&broker.url(), "", "[roll]\nage = \"300ms\"");
+    let mut process = site.start(&["--only", "data_lake"]);
+    consumed(&broker).await;
+    let mut published = 0;
+    let alarms = [
+        (["set_vm_memory_high_watermark", "0.00001"], ["set_vm_memory_high_watermark", "0.8"]),
+        (["set_disk_free_limit", "1000000GB"], ["set_disk_free_limit", "50MB"]),
+    ];
+    for (raise, clear) in alarms {
+        let channel = live::channel(&broker.url()).await;
+        publish(&channel, EXCHANGE, (published..published + 500).map(risk)).await;
+        broker.ctl(&raise);
+        eventually("an alarm", SOON, async || {
+            broker.ctl(&["eval", "rabbit_alarm:get_alarms()."]).contains("resource_limit")
+        })
+        .await;
+        // Reached again while it lasts.
+        broker.ctl(&["close_all_connections", "--global", "--per-connection-delay", "0", "test"]);
+        consumed(&broker).await;
+        landed(&site, &mut process, published + 500).await;
+        let own = live::channel(&broker.url()).await;
+        let more = published + 500..published + 1000;
+        let blocked = tokio::spawn(async move { publish(&own, EXCHANGE, more.map(risk)).await });
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(!blocked.is_finished(), "the alarm stops publishers");
+        broker.ctl(&clear);
+        blocked.await.expect("published");
+        published += 1000;
+        landed(&site, &mut process, published).await;
+    }
+    all_once(&broker, &site, &mut process, published).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_takes_the_user_away_and_gives_it_back() {
+    let (broker, channel) = broker().await;
+    broker.ctl(&["add_user", "lake", "first"]);
+    broker.ctl(&["set_permissions", "-p", "/", "lake", ".*", ".*", ".*"]);
+    let proxy = TcpProxy::start(&broker.address());
+    let url = broker.url_through(proxy.port()).replace("guest:guest", "lake:first");
+    let site = Site::new(&url, "", "[roll]\nage = \"300ms\"");
+    let http = format!("127.0.0.1:{}", free_port());
+    let mut command = site.command(&["run", "--only", "data_lake"]);
+    command.env("LAKEHEAD_HTTP__LISTEN", &http);
+    let mut process = Process::spawn("lakehead", command, site.dir.path());
+    let answers = |status: u16| request("GET", &http, "/readyz", &[], b"").is_ok_and(|r| r.status == status);
+    let mut published = 0;
+    let denials = [
+        (vec!["change_password", "lake", "second"], vec!["change_password", "lake", "first"]),
+        (
+            vec!["clear_permissions", "-p", "/", "lake"],
+            vec!["set_permissions", "-p", "/", "lake", ".*", ".*", ".*"],
+        ),
+    ];
+    for (revoke, restore) in denials {
+        eventually("ready", SOON, async || answers(200)).await;
+        publish(&channel, EXCHANGE, (published..published + 100).map(risk)).await;
+        landed(&site, &mut process, published + 100).await;
+        broker.ctl(&revoke);
+        broker.ctl(&["close_all_user_connections", "lake", "test"]);
+        eventually("unready", SOON, async || answers(503)).await;
+        publish(&channel, EXCHANGE, (published + 100..published + 200).map(risk)).await;
+        let before = proxy.accepted();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        // Two connections a try, and the pauses double from a fifth of a second.
+        let tries = proxy.accepted() - before;
+        assert!((1..=30).contains(&tries), "{tries} connections in ten seconds");
+        assert!(answers(503), "unready for as long as it does not consume");
+        broker.ctl(&restore);
+        published += 200;
+        landed(&site, &mut process, published).await;
+    }
+    eventually("ready", SOON, async || answers(200)).await;
+    all_once(&broker, &site, &mut process, published).await;
+}
+
+fn run_once(site: &Site) -> Output {
+    site.command(&["run", "--only", "data_lake", "--until-empty"]).output().expect("starts")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_behind_tls_that_asks_for_a_certificate() {
+    let broker = blocking(|| {
+        let conf = "ssl_options.fail_if_no_peer_cert = true".into();
+        Broker::with(&Options { tls: true, conf, ..Options::default() })
+    })
+    .await;
+    let channel = live::channel(&broker.url()).await;
+    let ours = broker.certificates();
+    let ca = format!("ca_file = {:?}\nconnect_timeout = \"3s\"", ours.ca);
+    let identity = format!("{ca}\ncert_file = {:?}\nkey_file = {:?}", ours.client_cert, ours.client_key);
+    let site = Site::new(&broker.tls_url(), &identity, "");
+    // Declares and binds.
+    let out = run_once(&site);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    publish(&channel, EXCHANGE, (0..200).map(risk)).await;
+    let refused = |rabbitmq: &str, hint: &str| {
+        let site = Site::new(&broker.tls_url(), rabbitmq, "");
+        let out = run_once(&site);
+        let text = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(3), "{text}");
+        assert!(text.lines().any(|l| l.contains("hint") && l.contains(hint)), "{text}");
+    };
+    refused(&ca, "cert_file");
+    let strange = Certificates::make(site.dir.path());
+    refused(&identity.replace(&format!("{:?}", ours.ca), &format!("{:?}", strange.ca)), "rabbitmq.ca_file");
+    refused("connect_timeout = \"3s\"", "rabbitmq.ca_file");
+    let out = run_once(&site);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    site.exactly("risk_evaluations", "eventId", "risk", 200);
+}
+
+async fn declare(channel: &Channel, limit: Option<i32>) {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    if let Some(limit) = limit {
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(limit));
+    }
+    let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+    channel.queue_declare(QUEUE.into(), durable, arguments).await.expect("declared");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_tells_a_brokers_delivery_limit_of_a_queue() {
+    let options = Options { management: true, ..Options::default() };
+    let broker = blocking(move || Broker::with(&options)).await;
+    let channel = live::channel(&broker.url()).await;
+    let unlimited_by_default = broker.version().starts_with("3.");
+    let check = |management: &str| {
+        let rabbitmq = format!("management_url = \"http://{management}\"\n[rabbitmq.data_lake]");
+        let out = Site::new(&broker.url(), &rabbitmq, "").command(&["check", "--connect"]).output();
+        let out = out.expect("starts");
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(out.status.success(), "{text}{}", String::from_utf8_lossy(&out.stderr));
+        text
+    };
+    let api = broker.management();
+    let told = async |limit: &str, warned: bool| {
+        let line = format!("delivery limit {limit}\n");
+        let mut text = String::new();
+        eventually(&line, SOON, async || {
+            text = check(&api);
+            text.contains(&line)
+        })
+        .await;
+        assert_eq!(text.contains("warning: rabbitmq.data_lake"), warned, "{text}");
+    };
+    declare(&channel, None).await;
+    match unlimited_by_default {
+        true => told("none", false).await,
+        false => told("20", true).await,
+    }
+    let policy = |limit: &str| {
+        let definition = format!("{{\"delivery-limit\":{limit}}}");
+        broker.ctl(&["set_policy", "limit", "^logging_", &definition, "--apply-to", "queues"]);
+    };
+    policy("7");
+    told("7", true).await;
+    policy("1000000");
+    told("1000000", false).await;
+    channel.queue_delete(QUEUE.into(), Default::default()).await.expect("deleted");
+    declare(&channel, Some(9)).await;
+    told("9", true).await;
+    let text = check(&format!("127.0.0.1:{}", free_port()));
+    assert!(text.contains("delivery limit unknown: "), "{text}");
+    let text = check(&format!("nobody:wrong@{api}"));
+    assert!(text.contains("delivery limit unknown: ") && text.contains("401"), "{text}");
+    assert!(!text.contains("wrong"), "{text}");
+}

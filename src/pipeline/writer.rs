@@ -330,7 +330,7 @@ mod tests {
     async fn the_forgotten_are_removed_and_whoever_slept_so_long_starts_anew() {
         let dir = tempfile::tempdir().expect("a folder");
         let url = format!("file://{}", dir.path().display());
-        let location = crate::config::Location { url, ..Default::default() };
+        let location = crate::store::Location { url, ..Default::default() };
         let store = crate::store::open(&location, Duration::from_secs(10)).expect("a store");
         let register = async |name: &str| {
             let datasets = vec!["x".to_owned()];

@@ -230,9 +230,10 @@ impl Play {
             let turns = self.world.lock().chance.within(2, 12);
             process.drive(now, passed, turns);
             let (used, limit) = process.memory();
-            // The broker pushes up to a window per channel, whether there is room or not.
+            // The broker pushes up to a window per channel, whether there is room or not; and a file of one row, of
+            // which some are in flight, takes eight times what the row takes.
             let window = self.deployment.prefetch * self.deployment.channels * self.largest;
-            if used > limit + window + 16_384 {
+            if used > limit + window + 32_768 {
                 let what = format!("process {} holds {used} bytes of a budget of {limit}", process.id);
                 self.world.lock().ledger.violation(what);
             }
@@ -390,10 +391,10 @@ fn giving_back_from_every_batch_is_missed() {
 
 #[test]
 fn remembered_claims_are_missed() {
-    is_missed(Rule::Remember, 360);
+    is_missed(Rule::Remember, 470);
 }
 
 #[test]
 fn looking_for_what_is_refused_is_missed() {
-    is_missed(Rule::Refused, 70);
+    is_missed(Rule::Refused, 310);
 }

@@ -297,7 +297,7 @@ fn properties(layout: &Layout, footer: &Footer, rows: &Rows) -> WriterProperties
             ColumnType::String if column.name == "eventId" && !rows.is_empty() => {
                 properties = properties
                     .set_column_bloom_filter_enabled(path.clone(), true)
-                    .set_column_bloom_filter_fpp(path.clone(), 0.01)
+                    .set_column_bloom_filter_fpp(path.clone(), 0.04)
                     .set_column_bloom_filter_max_ndv(path.clone(), rows.len() as u64)
                     .set_column_dictionary_enabled(path.clone(), false)
                     .set_column_encoding(path, LENGTHS_APART);

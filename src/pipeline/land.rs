@@ -69,6 +69,8 @@ pub struct Shore {
     pub cpu: Cpu,
     /// Puts at a time.
     pub puts: Semaphore,
+    /// Looks at a time.
+    pub looks: Semaphore,
     /// The process's key of identities.
     pub key: IdentityKey,
     /// Where names of fences come from.
@@ -222,6 +224,8 @@ impl Shore {
 
     async fn look(&self, landing: &Landing) -> look::Found {
         let mut pause = Pause::default();
+        // Only closed at the end of the program.
+        let _permit = self.looks.acquire().await;
         loop {
             match look::fence_and_look(self, landing).await {
                 Ok(found) => return found,

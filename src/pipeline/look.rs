@@ -1,7 +1,7 @@
 //! Fence, look: what redelivered rows cost (rule 4 of the delivery protocol).
 //!
-//! Order is everything: first our own next name is looked at, then the writers are listed, then the partition, then every other writer is fenced, and only
-//! then is it looked who has the rows. Whoever was quicker than our fence is found at the fence's name, and read.
+//! Order is everything: first our own next name is looked at, then the writers are listed, then the partition, then
+//! every other writer is fenced, and only then is it looked who has the rows. Whoever was quicker than our fence is found at the fence's name, and read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -27,35 +27,61 @@ use crate::batch::rows::Rows;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::layout::columns::ColumnType;
-use crate::layout::row::{IdentityHash, IdentityKey, RowReader};
+use crate::layout::row::{Identity, IdentityHash, IdentityKey, RowReader};
 use crate::store::{Put, Store};
 
-/// Identities of files that were read, bounded by their number.
+/// What is known of a file; it never changes.
+#[derive(Debug, Clone)]
+enum Known {
+    /// The identities of its rows; none in a fence.
+    Rows(Arc<IdentitySet>),
+    /// The bloom filters of its ids, one for each row group, and their bytes.
+    Filters(Arc<Vec<Sbbf>>, usize),
+    /// It is a fence that claims everything.
+    Closed,
+}
+
+impl Known {
+    /// Bytes that it takes, and its place in the map.
+    fn weight(&self) -> usize {
+        128 + match self {
+            Known::Rows(rows) => rows.len() * 2 * size_of::<Identity>(),
+            Known::Filters(_, bytes) => *bytes,
+            Known::Closed => 0,
+        }
+    }
+}
+
+/// What is known of files that were looked into, bounded by its memory.
 #[derive(Debug, Default)]
 pub struct Files {
-    known: Mutex<HashMap<Path, Arc<IdentitySet>>>,
+    known: Mutex<(HashMap<Path, Known>, usize)>,
 }
 
 /// Requests of one look that may be under way at once: there is a fence for every registered writer, and the end of every
 /// file of the partition is read.
 pub(super) const AT_ONCE: usize = 16;
-/// Most identities that are remembered of files.
-const MAX_REMEMBERED: usize = 1 << 19;
+
+/// Most bytes that are remembered of files.
+const REMEMBERED: usize = 16 << 20;
 
 impl Files {
-    fn get(&self, path: &Path) -> Option<Arc<IdentitySet>> {
-        self.lock().get(path).cloned()
+    fn get(&self, path: &Path) -> Option<Known> {
+        self.lock().0.get(path).cloned()
     }
 
-    fn put(&self, path: &Path, identities: Arc<IdentitySet>) {
-        let mut known = self.lock();
-        if known.values().map(|s| s.len()).sum::<usize>() + identities.len() > MAX_REMEMBERED {
-            known.clear();
+    fn put(&self, path: &Path, known: Known) {
+        let mut files = self.lock();
+        if files.1 + known.weight() > REMEMBERED {
+            *files = Default::default();
         }
-        known.insert(path.clone(), identities);
+        files.1 += known.weight();
+        if let Some(before) = files.0.insert(path.clone(), known) {
+            files.1 -= before.weight();
+        }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Path, Arc<IdentitySet>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, (HashMap<Path, Known>, usize)> {
         self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
@@ -198,7 +224,7 @@ async fn fence(
 ) -> Result<Vec<Path>> {
     let path = |seq| shore.file_path(&landing.partition, writer, seq);
     if let Some(last) = next.and_then(|n| n.checked_sub(1))
-        && is_closed(&shore.store, &path(last)?).await?
+        && is_closed(shore, &path(last)?).await?
     {
         return Ok(Vec::new());
     }
@@ -232,8 +258,15 @@ async fn fence(
     }
 }
 
-async fn is_closed(store: &Store, path: &Path) -> Result<bool> {
-    Ok(read_footer(store, path).await?.is_some_and(|f| f.fence == Some(Claims::All)))
+async fn is_closed(shore: &Shore, path: &Path) -> Result<bool> {
+    if let Some(known) = shore.files.get(path) {
+        return Ok(matches!(known, Known::Closed));
+    }
+    let closed = read_footer(&shore.store, path).await?.is_some_and(|f| f.fence == Some(Claims::All));
+    if closed {
+        shore.files.put(path, Known::Closed);
+    }
+    Ok(closed)
 }
 
 /// A file's writer and sequence number, from its name.
@@ -334,17 +367,31 @@ impl Tail {
 
 /// True if the file at `path` holds no row of the landing for certain, by what its end says.
 async fn rule_out(shore: &Shore, landing: &Landing, layout: &Layout, path: &Path) -> Result<bool> {
-    if shore.files.get(path).is_some() {
-        return Ok(false);
-    }
-    // A file that retention took between the list and now held nothing that is there.
-    let Some(tail) = read_metadata(&shore.store, path).await? else { return Ok(true) };
-    let is_fence = Footer::read(&tail.metadata).is_some_and(|f| f.fence.is_some());
-    if is_fence || tail.metadata.file_metadata().num_rows() == 0 {
-        shore.files.put(path, Arc::default());
-        return Ok(true);
-    }
-    Ok(!may_hold(shore, landing, layout, path, &tail).await?)
+    let filters = match shore.files.get(path) {
+        Some(Known::Rows(_)) => return Ok(false),
+        Some(Known::Closed) => return Ok(true),
+        Some(Known::Filters(filters, _)) => filters,
+        None => {
+            // A file that retention took between the list and now held nothing that is there.
+            let Some(tail) = read_metadata(&shore.store, path).await? else { return Ok(true) };
+            let fence = Footer::read(&tail.metadata).and_then(|f| f.fence);
+            if fence.is_some() || tail.metadata.file_metadata().num_rows() == 0 {
+                let closed = fence == Some(Claims::All);
+                let known = if closed { Known::Closed } else { Known::Rows(Arc::default()) };
+                shore.files.put(path, known);
+                return Ok(true);
+            }
+            let Some((filters, bytes)) = read_filters(shore, layout, path, &tail).await? else {
+                return Ok(false);
+            };
+            let filters = Arc::new(filters);
+            shore.files.put(path, Known::Filters(Arc::clone(&filters), bytes));
+            filters
+        }
+    };
+    let Some(column) = layout.column("eventId") else { return Ok(false) };
+    let mut ids = landing.sought().filter_map(|(rows, at)| cell(layout, rows.row(at), column));
+    Ok(!ids.any(|id| filters.iter().any(|f| std::str::from_utf8(id).is_ok_and(|id| f.check(&id)))))
 }
 
 /// Adds to `present` the identities of the landing's rows that the file at `path` holds.
@@ -356,8 +403,8 @@ async fn look_into(
     present: &mut IdentitySet,
 ) -> Result<()> {
     let known = match shore.files.get(path) {
-        Some(known) => known,
-        None => match shore.store.get(path).await? {
+        Some(Known::Rows(known)) => known,
+        _ => match shore.store.get(path).await? {
             Some(bytes) => read_identities(shore, landing, layout, path, bytes).await?,
             None => return Ok(()),
         },
@@ -382,38 +429,34 @@ async fn read_identities(
         }
         None => return Err(Error::unreachable("the program is ending")),
     };
-    shore.files.put(path, Arc::clone(&found));
+    shore.files.put(path, Known::Rows(Arc::clone(&found)));
     Ok(found)
 }
 
-/// False if the bloom filters of `eventId` rule out every row of the landing.
-async fn may_hold(
+/// The bloom filters of `eventId` and their bytes; none where they could not rule a row out.
+async fn read_filters(
     shore: &Shore,
-    landing: &Landing,
     layout: &Layout,
     path: &Path,
     tail: &Tail,
-) -> Result<bool> {
-    let Some(column) = layout.column("eventId").filter(|c| layout.identity.contains(c)) else {
-        return Ok(true);
-    };
-    let ids: Vec<&[u8]> =
-        landing.sought().filter_map(|(rows, at)| cell(layout, rows.row(at), column)).collect();
-    for group in tail.metadata.row_groups() {
-        let Some(chunk) = group.columns().iter().find(|c| c.column_path().string() == "eventId") else {
-            return Ok(true);
-        };
-        let (Some(offset), Some(length)) = (chunk.bloom_filter_offset(), chunk.bloom_filter_length()) else {
-            return Ok(true);
-        };
-        let (Ok(from), Ok(length)) = (u64::try_from(offset), u64::try_from(length)) else { return Ok(true) };
-        let bytes = tail.range(&shore.store, path, from..from + length).await?;
-        let Ok(filter) = Sbbf::from_bytes(&bytes) else { return Ok(true) };
-        if ids.iter().any(|id| std::str::from_utf8(id).is_ok_and(|id| filter.check(&id))) {
-            return Ok(true);
-        }
+) -> Result<Option<(Vec<Sbbf>, usize)>> {
+    if !layout.column("eventId").is_some_and(|c| layout.identity.contains(&c)) {
+        return Ok(None);
     }
-    Ok(false)
+    let (mut filters, mut read) = (Vec::new(), 0);
+    for group in tail.metadata.row_groups() {
+        let chunk = group.columns().iter().find(|c| c.column_path().string() == "eventId");
+        let place = chunk.and_then(|c| c.bloom_filter_offset().zip(c.bloom_filter_length()));
+        let Some((from, length)) = place.and_then(|(o, l)| u64::try_from(o).ok().zip(u64::try_from(l).ok()))
+        else {
+            return Ok(None);
+        };
+        let bytes = tail.range(&shore.store, path, from..from + length).await?;
+        let Ok(filter) = Sbbf::from_bytes(&bytes) else { return Ok(None) };
+        filters.push(filter);
+        read += bytes.len();
+    }
+    Ok(Some((filters, read)))
 }
 
 fn cell<'r>(layout: &Layout, row: &'r [u8], column: usize) -> Option<&'r [u8]> {

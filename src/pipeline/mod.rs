@@ -233,6 +233,9 @@ pub struct Parts {
 /// Blocks that wait for the loop.
 const INPUTS: usize = 8;
 
+/// Looks at a time: each asks for many files at once, and more would only make the store slower.
+const LOOKS: usize = 4;
+
 /// The pipeline before it runs.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -301,6 +304,7 @@ impl Pipeline {
             files: look::Files::default(),
             cpu: parts.cpu.clone(),
             puts: tokio::sync::Semaphore::new(self.settings.puts),
+            looks: tokio::sync::Semaphore::new(LOOKS),
             key: parts.key,
             clock: parts.clock.clone(),
             without: self.settings.without,

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::error::{Error, Result};
 
 /// Bytes that a block has at least, but for the last one.
-pub const BLOCK: usize = 1 << 20;
+pub const BLOCK: usize = 256 << 10;
 
 /// One input of a backfill.
 #[derive(Debug, Clone, PartialEq, Eq)]

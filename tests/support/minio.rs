@@ -143,7 +143,17 @@ impl Minio {
         let mut sent: Vec<(&str, &str)> = signed.into_iter().filter(|(name, _)| *name != "host").collect();
         sent.push(("Authorization", &authorization));
         let target = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
-        let answer = http::request(method, &address, &target, &sent, body);
+        // A refusal may come before the body is read, and its answer be lost in the reset that follows.
+        let is_reset = |answer: &std::io::Result<Response>| {
+            answer.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset)
+        };
+        let mut answer = http::request(method, &address, &target, &sent, body);
+        for _ in 0..5 {
+            if !is_reset(&answer) {
+                break;
+            }
+            answer = http::request(method, &address, &target, &sent, body);
+        }
         answer.unwrap_or_else(|e| panic!("{method} {target}: {e}"))
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use lakehead::source::amqp::{Depth, depth};
 use lapin::Connection;
 use lapin::options::BasicNackOptions;
-use live::{SOON, Site, broker, publish, queue_is_there, ready, risk};
+use live::{SOON, Site, broker, landed_and_not_acknowledged, publish, queue_is_there, ready, risk};
 use support::{Broker, Options, Process, TcpProxy, eventually};
 
 const EXCHANGE: &str = "coder.events";
@@ -98,25 +98,9 @@ async fn a_link_that_is_cut_and_stalled_before_acknowledgements() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_landed_and_was_not_acknowledged_is_not_landed_again() {
-    let (broker, channel) = broker().await;
-    let proxy = TcpProxy::start(&broker.address());
-    let site = Site::new(&broker.url_through(proxy.port()), "prefetch = 400", "[roll]\nage = \"500ms\"");
-    let mut process = site.start(&["--only", "data_lake"]);
-    queue_is_there(&broker.url(), QUEUE).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    publish(&channel, EXCHANGE, (0..200).map(risk)).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    // Received, or soon; what lands now is never acknowledged, and the process dies without a word.
-    proxy.stall();
-    eventually("rows", SOON, async || !site.rows("risk_evaluations").is_empty()).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    process.kill();
-    proxy.cut();
-    proxy.resume();
+    let (_broker, _proxy, site) = landed_and_not_acknowledged(risk).await;
     let landed = site.rows("risk_evaluations").len();
     assert!(landed > 0);
-    eventually("the messages to come back", SOON, async || ready(&broker.url(), QUEUE).await == Some(200))
-        .await;
     let out = site.command(&["run", "--only", "data_lake", "--until-empty"]).output().expect("starts");
     let text = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success(), "{text}");

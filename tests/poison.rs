@@ -16,8 +16,8 @@ use std::time::{Duration, SystemTime};
 use lakehead::event::time::format_micros;
 use lakehead::pipeline::delivery::Delivery;
 use lakehead::pipeline::suspects::{Program, SUSPECT_ATTEMPT, Suspects};
-use live::{Message, SOON, Site, broker, publish, queue_is_there, ready, risk};
-use support::{TcpProxy, eventually};
+use live::{Message, SOON, Site, broker, landed_and_not_acknowledged, publish, ready, risk};
+use support::eventually;
 
 const EXCHANGE: &str = "coder.events";
 const QUEUE: &str = "logging_data_lake";
@@ -173,23 +173,8 @@ fn ahead(n: usize) -> Message {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_landed_is_not_quarantined_when_it_comes_again() {
-    let (broker, channel) = broker().await;
-    let proxy = TcpProxy::start(&broker.address());
-    let site = Site::new(&broker.url_through(proxy.port()), "prefetch = 400", "[roll]\nage = \"500ms\"");
-    let mut process = site.start(&["--only", "data_lake"]);
-    queue_is_there(&broker.url(), QUEUE).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    publish(&channel, EXCHANGE, (0..200).map(ahead)).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    // What lands now is never acknowledged, and the process dies without a word.
-    proxy.stall();
-    eventually("rows", SOON, async || !site.rows("risk_evaluations").is_empty()).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    process.kill();
-    proxy.cut();
-    proxy.resume();
+    let (_broker, _proxy, site) = landed_and_not_acknowledged(ahead).await;
     let landed = site.counted("risk_evaluations", "eventId");
-    eventually("all messages", SOON, async || ready(&broker.url(), QUEUE).await == Some(200)).await;
     // Five hours are too far ahead now.
     let mut command = site.command(&["run", "--only", "data_lake", "--until-empty"]);
     let out = command.env("LAKEHEAD_LAYOUTS__MAX_FUTURE", "1h").output().expect("it starts");

@@ -83,6 +83,15 @@ fn text(body: &str, (from, to): (u32, u32), escaped: bool) -> Cow<'_, str> {
     if escaped { Cow::Owned(unescape(raw)) } else { Cow::Borrowed(raw) }
 }
 
+/// As [`text`], without looking where characters begin.
+#[inline]
+fn bytes(body: &str, (from, to): (u32, u32), escaped: bool) -> Cow<'_, [u8]> {
+    if escaped {
+        return Cow::Owned(unescape(&body[from as usize..to as usize]).into_bytes());
+    }
+    Cow::Borrowed(&body.as_bytes()[from as usize..to as usize])
+}
+
 /// Resolves the escapes of a checked string without its quotes.
 fn unescape(raw: &str) -> String {
     let mut out = String::with_capacity(raw.len());
@@ -185,11 +194,7 @@ impl<'a> Value<'a> {
         if node.kind != Kind::String {
             return None;
         }
-        let (from, to) = (node.value.0 as usize + 1, node.value.1 as usize - 1);
-        Some(match node.escaped {
-            false => Cow::Borrowed(&self.doc.text.as_bytes()[from..to]),
-            true => Cow::Owned(unescape(&self.doc.text[from..to]).into_bytes()),
-        })
+        Some(bytes(self.doc.text, (node.value.0 + 1, node.value.1 - 1), node.escaped))
     }
 
     /// The value of an integer that fits; `None` for anything else.
@@ -257,11 +262,7 @@ impl<'a> Value<'a> {
     #[inline]
     pub fn key_bytes(self) -> Cow<'a, [u8]> {
         let node = self.node();
-        let (from, to) = (node.key.0 as usize, node.key.1 as usize);
-        match node.key_escaped {
-            false => Cow::Borrowed(&self.doc.text.as_bytes()[from..to]),
-            true => Cow::Owned(unescape(&self.doc.text[from..to]).into_bytes()),
-        }
+        bytes(self.doc.text, node.key, node.key_escaped)
     }
 
     /// The key under which it stands, escapes resolved.

@@ -41,20 +41,7 @@ impl Layout {
         scratch: &mut Scratch,
         out: &mut Vec<u8>,
     ) -> Result<Extracted, Defect> {
-        let Scratch { cells, text, memory } = scratch;
-        let entry = self
-            .audit
-            .as_ref()
-            .map(|rules| rules.entry(memory, event, described.map(|d| d.name.as_str()), &self.redaction));
-        let cx = Extraction { layout: self, event, described, entry };
-        let mut row = RowWriter::begin(out, cells, self.columns.len());
-        for column in &self.columns {
-            if let Err(defect) = cx.column(column, &mut row, text) {
-                row.undo();
-                return Err(defect);
-            }
-        }
-        Ok(self.extracted(&row, key))
+        self.write(event, described, key, scratch, out, |_| true)
     }
 
     /// Appends what stands for an event that the layout refuses: a row of nothing but its identity and its partition.
@@ -67,6 +54,20 @@ impl Layout {
         scratch: &mut Scratch,
         out: &mut Vec<u8>,
     ) -> Option<Extracted> {
+        let wanted = |i| self.identity.contains(&i) || self.partition_column == Some(i);
+        self.write(event, described, key, scratch, out, wanted).ok()
+    }
+
+    /// Appends a row of the columns that are `wanted`, the others null.
+    fn write(
+        &self,
+        event: &Event<'_>,
+        described: Option<&EventType>,
+        key: IdentityKey,
+        scratch: &mut Scratch,
+        out: &mut Vec<u8>,
+        wanted: impl Fn(usize) -> bool,
+    ) -> Result<Extracted, Defect> {
         let Scratch { cells, text, memory } = scratch;
         let entry = self
             .audit
@@ -75,14 +76,14 @@ impl Layout {
         let cx = Extraction { layout: self, event, described, entry };
         let mut row = RowWriter::begin(out, cells, self.columns.len());
         for (i, column) in self.columns.iter().enumerate() {
-            if !self.identity.contains(&i) && self.partition_column != Some(i) {
+            if !wanted(i) {
                 row.null();
-            } else if cx.column(column, &mut row, text).is_err() {
+            } else if let Err(defect) = cx.column(column, &mut row, text) {
                 row.undo();
-                return None;
+                return Err(defect);
             }
         }
-        Some(self.extracted(&row, key))
+        Ok(self.extracted(&row, key))
     }
 
     fn extracted(&self, row: &RowWriter<'_>, key: IdentityKey) -> Extracted {

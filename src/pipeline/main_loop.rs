@@ -21,6 +21,9 @@ use crate::error::{Error, Result};
 /// Often enough for an age in seconds.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How often deaths of writers are counted: it takes a listing, and they count for an hour.
+const COUNT: Duration = Duration::from_secs(50);
+
 /// How often a store that does not take puts is asked again.
 const PROBE: Duration = Duration::from_secs(5);
 
@@ -105,6 +108,9 @@ impl Loop {
         let mut refresh = tokio::time::interval(writer::REFRESH);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         refresh.tick().await;
+        let mut count = tokio::time::interval(COUNT);
+        count.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        count.tick().await;
         let mut probe = tokio::time::interval(PROBE);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sources_live = true;
@@ -129,6 +135,7 @@ impl Loop {
                     self.state.tick(self.pipeline.parts.clock.now());
                 }
                 _ = refresh.tick() => self.refresh(),
+                _ = count.tick() => self.count_deaths(),
                 _ = probe.tick(), if !self.answers => self.refresh(),
             }
             if self.shore.failed.swap(false, Ordering::Relaxed) | std::mem::take(&mut self.state.held) {
@@ -239,8 +246,6 @@ impl Loop {
             return;
         }
         let shore = Arc::clone(&self.shore);
-        self.jobs.spawn(async move { Done::Counted(shore.registry.lately_died().await) });
-        let shore = Arc::clone(&self.shore);
         self.jobs.spawn(async move {
             match shore.registry.keep().await {
                 Ok(true) => Done::Refreshed(true),
@@ -251,6 +256,12 @@ impl Loop {
                 }
             }
         });
+    }
+
+    /// Counts the writers that died lately.
+    fn count_deaths(&mut self) {
+        let shore = Arc::clone(&self.shore);
+        self.jobs.spawn(async move { Done::Counted(shore.registry.lately_died().await) });
     }
 
     /// Lets the chain of digests go on.

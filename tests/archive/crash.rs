@@ -8,7 +8,7 @@ use lakehead::archive::chain::Step;
 use lakehead::archive::digest::{Envelope, Hash, Tip, seal};
 use lakehead::archive::store::{put, survey};
 use lakehead::archive::time::{DAY, HOUR, SECOND};
-use lakehead::archive::verify::{Verdict, What};
+use lakehead::archive::verify::{Report, Verdict, What};
 use object_store::ObjectStoreExt as _;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -21,6 +21,11 @@ enum Point {
     Blob,
     Digest,
     Ack,
+}
+
+#[track_caller]
+fn is_incomplete_by_one(report: &Report, what: What) {
+    assert_eq!((report.verdict, report.counts[&what]), (Verdict::Incomplete, 1), "{}", report.to_text());
 }
 
 #[tokio::test]
@@ -86,12 +91,7 @@ async fn an_orphan_whose_event_has_not_come_again_is_explained() {
     next.settle().await;
     next.farewell().await;
     let report = check(&place, &options(&signer)).await;
-    assert_eq!(
-        (report.verdict, report.counts[&What::Orphan]),
-        (Verdict::Incomplete, 1),
-        "{}",
-        report.to_text()
-    );
+    is_incomplete_by_one(&report, What::Orphan);
 }
 
 #[tokio::test]
@@ -122,12 +122,7 @@ async fn a_cut_tail_does_not_pass_as_a_crash() {
         place.store.delete(&Path::from(copy)).await.unwrap();
     }
     let report = check(&place, &options(&signer)).await;
-    assert_eq!(
-        (report.verdict, report.counts[&What::Silent]),
-        (Verdict::Incomplete, 1),
-        "{}",
-        report.to_text()
-    );
+    is_incomplete_by_one(&report, What::Silent);
     let mut options = options(&signer);
     // The store's time of what is left is now, as after a touch; the signed one is yesterday.
     options.now = real_now();
@@ -149,12 +144,7 @@ async fn killed_between_a_head_and_its_copy_is_no_accusation() {
     let copy = Path::from(copies.last().expect("the head of the second day"));
     place.store.delete(&copy).await.unwrap();
     let report = check(&place, &options(&signer)).await;
-    assert_eq!(
-        (report.verdict, report.counts[&What::HeadCopy]),
-        (Verdict::Incomplete, 1),
-        "{}",
-        report.to_text()
-    );
+    is_incomplete_by_one(&report, What::HeadCopy);
     let mut next = Writer::new(&place, &signer, 2, real_now());
     next.silent.push("chain-1".into());
     next.settle().await;
@@ -183,20 +173,10 @@ async fn what_an_open_chain_may_still_name_is_pending_however_old() {
     // Killed or not: too soon to call the chain silent, too late for the hour.
     options.now = now + HOUR + HOUR / 2;
     let report = check(&place, &options).await;
-    assert_eq!(
-        (report.verdict, report.counts[&What::Pending]),
-        (Verdict::Incomplete, 1),
-        "{}",
-        report.to_text()
-    );
+    is_incomplete_by_one(&report, What::Pending);
     options.now = now + 3 * HOUR;
     let report = check(&place, &options).await;
-    assert_eq!(
-        (report.verdict, report.counts[&What::Orphan]),
-        (Verdict::Incomplete, 1),
-        "{}",
-        report.to_text()
-    );
+    is_incomplete_by_one(&report, What::Orphan);
 }
 
 #[tokio::test]

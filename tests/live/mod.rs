@@ -18,7 +18,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tempfile::TempDir;
 
-use super::support::{Broker, Process, eventually};
+use super::support::{Broker, Process, TcpProxy, eventually};
 
 /// Long enough for anything that should happen soon, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(60);
@@ -232,4 +232,28 @@ pub async fn broker() -> (Broker, Channel) {
     let broker = tokio::task::spawn_blocking(Broker::start).await.expect("a broker");
     let channel = channel(&broker.url()).await;
     (broker, channel)
+}
+
+/// 200 messages of which some have landed, and none is acknowledged: their process has died, and they are in the queue
+/// again.
+pub async fn landed_and_not_acknowledged(message: impl Fn(usize) -> Message) -> (Broker, TcpProxy, Site) {
+    const QUEUE: &str = "logging_data_lake";
+    let (broker, channel) = broker().await;
+    let proxy = TcpProxy::start(&broker.address());
+    let site = Site::new(&broker.url_through(proxy.port()), "prefetch = 400", "[roll]\nage = \"500ms\"");
+    let mut process = site.start(&["--only", "data_lake"]);
+    queue_is_there(&broker.url(), QUEUE).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    publish(&channel, "coder.events", (0..200).map(message)).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    // Received, or soon; what lands now is never acknowledged, and the process dies without a word.
+    proxy.stall();
+    eventually("rows", SOON, async || !site.rows("risk_evaluations").is_empty()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    process.kill();
+    proxy.cut();
+    proxy.resume();
+    eventually("the messages to come back", SOON, async || ready(&broker.url(), QUEUE).await == Some(200))
+        .await;
+    (broker, proxy, site)
 }

@@ -34,7 +34,9 @@ impl Variable {
     }
 
     fn finish(&mut self) -> (OffsetBuffer<i32>, Option<NullBuffer>) {
-        let offsets = OffsetBuffer::new(ScalarBuffer::from(std::mem::replace(&mut self.offsets, vec![0])));
+        let mut next = Vec::with_capacity(self.offsets.len());
+        next.push(0);
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(std::mem::replace(&mut self.offsets, next)));
         let nulls = NullBuffer::new(self.valid.finish());
         (offsets, Some(nulls).filter(|n| n.null_count() > 0))
     }
@@ -133,11 +135,11 @@ impl ColumnBuilder {
         Ok(match self {
             ColumnBuilder::Text(b) => {
                 let (offsets, nulls) = b.shape.finish();
-                Arc::new(StringArray::try_new(offsets, Buffer::from(std::mem::take(&mut b.values)), nulls)?)
+                Arc::new(StringArray::try_new(offsets, b.take(), nulls)?)
             }
             ColumnBuilder::Binary(b) => {
                 let (offsets, nulls) = b.shape.finish();
-                Arc::new(BinaryArray::try_new(offsets, Buffer::from(std::mem::take(&mut b.values)), nulls)?)
+                Arc::new(BinaryArray::try_new(offsets, b.take(), nulls)?)
             }
             ColumnBuilder::Double(b) => Arc::new(b.finish()),
             ColumnBuilder::Int(b) => Arc::new(b.finish()),
@@ -147,6 +149,14 @@ impl ColumnBuilder {
             ColumnBuilder::Money(b) => Arc::new(b.finish().with_precision_and_scale(MONEY.0, MONEY.1)?),
             ColumnBuilder::List(b) => b.finish()?,
         })
+    }
+}
+
+impl Bytes {
+    /// The values, and room for as many again: what comes next is much like what came before.
+    fn take(&mut self) -> Buffer {
+        let room = self.values.len();
+        Buffer::from(std::mem::replace(&mut self.values, Vec::with_capacity(room)))
     }
 }
 

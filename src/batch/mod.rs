@@ -8,3 +8,4 @@ pub mod encode;
 pub mod identities;
 pub mod receipts;
 pub mod rows;
+mod sort;

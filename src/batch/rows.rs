@@ -1,13 +1,8 @@
-//! The rows of one batch: their bytes in one buffer, and an index that can lose rows again.
-
-use std::collections::HashMap;
-
-use foldhash::fast::FixedState;
+//! The rows of one batch: their bytes in a few buffers, and an index that can lose rows again.
 
 use crate::clock::Micros;
 use crate::layout::Layout;
-use crate::layout::columns::ColumnType;
-use crate::layout::row::{Identity, RowReader, claim, fixed};
+use crate::layout::row::{Identity, RowReader, claim};
 
 /// One row in a batch.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +60,20 @@ impl Rows {
         }
         self.bytes += row.len();
         !fits || self.index.capacity() > before
+    }
+
+    /// Takes over a buffer in which many rows stand, without copying them. Each is where in the buffer it stands, with its
+    /// identity and time.
+    pub fn adopt(&mut self, buffer: Vec<u8>, rows: impl Iterator<Item = ((u32, u32), Identity, Micros)>) {
+        let chunk = self.chunks.len() as u32;
+        self.capacity += buffer.capacity();
+        self.chunks.push(buffer);
+        for ((start, end), identity, time) in rows {
+            let len = end - start;
+            let identity = [(identity >> 64) as u64, identity as u64];
+            self.index.push(RowRef { identity, time, chunk, start, len });
+            self.bytes += len as usize;
+        }
     }
 
     /// Number of rows.
@@ -130,40 +139,22 @@ impl Rows {
         row_claim(layout, self.row(at))
     }
 
+    /// Reads a little of every row, so that those that follow are in the processor's caches when they are wanted: one
+    /// after another, each would wait for memory by itself.
+    #[inline]
+    pub fn warm(&self, ahead: &[RowRef]) {
+        const LINE: usize = 64;
+        let lines = ahead.iter().flat_map(|at| self.row(at).iter().step_by(LINE));
+        std::hint::black_box(lines.fold(0, |sum, byte| sum ^ byte));
+    }
+
     /// Sorts the index by the layout's sort columns, nulls first; ties keep no particular order.
-    ///
-    /// Text columns are compared by rank: their distinct values are few, and are sorted once.
     pub fn sort(&mut self, layout: &Layout) {
         if layout.sort.is_empty() || self.index.len() < 2 {
             return;
         }
-        let last = layout.sort.iter().copied().max().unwrap_or(0);
-        let mut keys: Vec<[u64; 3]> = Vec::with_capacity(self.index.len());
-        let mut ranks: Vec<Ranks<'_>> = layout.sort.iter().map(|_| Ranks::default()).collect();
-        for at in &self.index {
-            let mut reader = RowReader::new(self.row(at), layout.columns.len());
-            let mut key = [0u64; 3];
-            for (i, column) in layout.columns.iter().enumerate().take(last + 1) {
-                let cell = reader.next(&column.kind);
-                if let Some(place) = layout.sort.iter().position(|s| *s == i).filter(|p| *p < 3) {
-                    key[place] = match (&column.kind, cell) {
-                        (_, None) => 0,
-                        (ColumnType::Timestamp | ColumnType::Int, Some(b)) => {
-                            (fixed(b, i64::from_le_bytes) as u64) ^ (1 << 63)
-                        }
-                        (_, Some(text)) => ranks[place].number(text),
-                    };
-                }
-            }
-            keys.push(key);
-        }
-        for (place, ranks) in ranks.into_iter().enumerate().take(3) {
-            ranks.resolve(keys.iter_mut().map(|k| &mut k[place]));
-        }
-        let mut order: Vec<([u64; 3], u32)> = keys.into_iter().zip(0..).collect();
-        order.sort_unstable();
-        let old = std::mem::take(&mut self.index);
-        self.index = order.into_iter().map(|(_, i)| old[i as usize]).collect();
+        let order = super::sort::order(layout, self);
+        self.index = order.into_iter().map(|i| self.index[i as usize]).collect();
     }
 }
 
@@ -172,42 +163,4 @@ pub fn row_claim(layout: &Layout, row: &[u8]) -> u64 {
     let mut reader = RowReader::new(row, layout.columns.len());
     let cells: Vec<Option<&[u8]>> = layout.columns.iter().map(|c| reader.next(&c.kind)).collect();
     claim(layout.identity.iter().map(|i| cells[*i].map(<[u8]>::to_vec)))
-}
-
-/// Distinct texts of a column, numbered as they come (from 1, 0 is null), then ranked.
-#[derive(Debug, Default)]
-struct Ranks<'r> {
-    numbers: HashMap<&'r [u8], u64, FixedState>,
-}
-
-impl<'r> Ranks<'r> {
-    fn number(&mut self, text: &'r [u8]) -> u64 {
-        let next = self.numbers.len() as u64 + 1;
-        *self.numbers.entry(text).or_insert(next)
-    }
-
-    fn resolve<'k>(self, keys: impl Iterator<Item = &'k mut u64>) {
-        if self.numbers.is_empty() {
-            return;
-        }
-        // Most are told apart by their first bytes, without a look at the texts.
-        let mut sorted: Vec<(u64, &[u8], u64)> =
-            self.numbers.into_iter().map(|(text, number)| (first_bytes(text), text, number)).collect();
-        sorted.sort_unstable();
-        let mut rank = vec![0u64; sorted.len() + 1];
-        for (position, (_, _, number)) in sorted.into_iter().enumerate() {
-            rank[number as usize] = position as u64 + 1;
-        }
-        for key in keys {
-            *key = rank[*key as usize];
-        }
-    }
-}
-
-/// The first eight bytes as a number of the same order.
-fn first_bytes(text: &[u8]) -> u64 {
-    let mut bytes = [0; 8];
-    let n = text.len().min(8);
-    bytes[..n].copy_from_slice(&text[..n]);
-    u64::from_be_bytes(bytes)
 }

@@ -27,8 +27,11 @@ use crate::pipeline::{Port, Summary};
 use crate::source::amqp::{self, Address, Depth, Source, Wanted};
 use crate::units::{format_bytes, format_count, format_duration};
 
-/// Between two looks at a queue that may be empty.
+/// Between two looks at the state of things.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// Between two looks at queues that are not empty yet.
+const EMPTYING: Duration = Duration::from_millis(100);
 
 /// A queue that is empty now and so much later is drained.
 const EMPTY_FOR: Duration = Duration::from_secs(1);
@@ -244,8 +247,9 @@ impl Service<'_> {
         let name = format!("lakehead {}/watch", self.setup.config.writer.name);
         let limit = self.give_up.unwrap_or(Duration::MAX);
         let (mut connection, mut empty_since, mut answered) = (None, None, Instant::now());
+        let mut pause = EMPTYING;
         loop {
-            sleep(LOOK).await;
+            sleep(std::mem::replace(&mut pause, EMPTYING)).await;
             let empty = match &connection {
                 None => match address.connect(&name).await {
                     Ok(fresh) => {
@@ -265,7 +269,9 @@ impl Service<'_> {
                     }
                     // Nothing more to come: what is open need not wait for its age.
                     port.flush(Rolled::EndOfInput).await;
-                    if empty_since.get_or_insert(answered).elapsed() >= EMPTY_FOR {
+                    let since = *empty_since.get_or_insert(answered);
+                    pause = EMPTY_FOR.saturating_sub(since.elapsed());
+                    if pause.is_zero() {
                         return Ok(());
                     }
                 }

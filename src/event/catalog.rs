@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use foldhash::fast::RandomState;
+
 use super::catalog_file::{self, CatalogFile, DomainTable, Problem};
 pub use super::event_type::{EventType, Party, Shape, Status};
 use crate::error::{Error, Result};
@@ -51,7 +53,7 @@ pub struct Domain {
 pub struct Catalog {
     domains: Vec<Domain>,
     types: Vec<EventType>,
-    index: HashMap<String, usize>,
+    index: HashMap<String, usize, RandomState>,
 }
 
 impl Catalog {

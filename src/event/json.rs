@@ -4,6 +4,7 @@
 //! builds no tree: a [`Document`] is a reused vector of spans into the body, in document order, each knowing where its
 //! subtree ends. Whoever wants a field walks siblings; raw values are slices of what was received.
 
+mod marks;
 mod scan;
 
 use std::borrow::Cow;

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use serde::Deserialize;
 
 use super::pattern::Pattern;
@@ -56,7 +57,7 @@ const MAX_REMEMBERED: usize = 4096;
 /// Which rules fit which event type; one per decoding thread.
 #[derive(Debug, Default)]
 pub struct Memory {
-    fitting: HashMap<String, Vec<u16>>,
+    fitting: HashMap<String, Vec<u16>, RandomState>,
 }
 
 /// One line of an audit log.

@@ -4,8 +4,10 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use sha2::{Digest, Sha256};
 
 use super::delivery::{BlobDraft, Block, Bundle, Delivery, LookFirst, Origin, Properties, Received, RowHead};
@@ -64,6 +66,9 @@ pub const URGENT_ATTEMPT: u32 = 10;
 /// A body as most are, in bytes.
 const USUAL_BODY: usize = 512;
 
+/// Room for rows, as a share of what those of the last bundle took.
+const SPARE: f64 = 1.05;
+
 /// Most event types whose route is remembered.
 const MAX_REMEMBERED: usize = 4096;
 
@@ -74,7 +79,11 @@ pub struct Decoder {
     scanner: Scanner,
     scratch: Scratch,
     cells: Vec<(u32, u32)>,
-    routes: HashMap<String, Arc<[u16]>>,
+    /// Which of `routed` an event type goes to.
+    routes: HashMap<String, Range<usize>, RandomState>,
+    routed: Vec<u16>,
+    /// Bytes of rows for each byte of bodies, in the last bundle.
+    share: f64,
     /// Deliveries of the next bundle that nobody may decode, by tag, and why.
     poison: HashMap<u64, String>,
 }
@@ -87,7 +96,9 @@ impl Decoder {
             scanner: Scanner::default(),
             scratch: Scratch::default(),
             cells: Vec::new(),
-            routes: HashMap::new(),
+            routes: HashMap::default(),
+            routed: Vec::new(),
+            share: 1.0,
             poison: HashMap::new(),
         }
     }
@@ -115,7 +126,7 @@ impl Decoder {
         let mut block = Block {
             channel: origin.channel,
             received_at: origin.received_at,
-            bytes: Vec::with_capacity(origin.bytes),
+            bytes: Vec::with_capacity((origin.bytes as f64 * self.share * SPARE) as usize),
             rows: Vec::with_capacity(deliveries.size_hint().0.max(origin.bytes / USUAL_BODY)),
             blobs: Vec::new(),
             tags: Vec::new(),
@@ -123,12 +134,14 @@ impl Decoder {
             charge: origin.charge,
         };
         let mut scanner = std::mem::take(&mut self.scanner);
+        // Once for all: decoders on other cores count the same references.
+        let rules = Arc::clone(&self.rules);
         for delivery in deliveries {
             let before = block.rows.len() + block.blobs.len();
             block.counts.deliveries += 1;
             block.counts.bytes += delivery.body.len() as u64;
             block.counts.flagged += u64::from(delivery.flagged);
-            self.delivery(&mut scanner, delivery, now, &mut block);
+            self.delivery(&rules, &mut scanner, delivery, now, &mut block);
             let added = (block.rows.len() + block.blobs.len() - before) as u32;
             match block.tags.last_mut() {
                 Some((tag, count)) if *tag == delivery.tag => *count += added,
@@ -136,24 +149,41 @@ impl Decoder {
             }
         }
         self.scanner = scanner;
+        if !block.bytes.is_empty() {
+            self.share = block.bytes.len() as f64 / origin.bytes.max(1) as f64;
+        }
         block
     }
 
-    fn delivery(&mut self, scanner: &mut Scanner, delivery: Received<'_>, now: Micros, block: &mut Block) {
-        let rules = Arc::clone(&self.rules);
+    fn delivery(
+        &mut self,
+        rules: &Rules,
+        scanner: &mut Scanner,
+        delivery: Received<'_>,
+        now: Micros,
+        block: &mut Block,
+    ) {
         if !self.poison.is_empty()
             && let Some(how) = self.poison.remove(&delivery.tag)
         {
             let defect = Defect::new(Reason::Poison, how);
-            return self.reject(delivery, Seen::Glimpse(&Glimpse::default()), None, &defect, now, block);
+            return self.reject(
+                rules,
+                delivery,
+                Seen::Glimpse(&Glimpse::default()),
+                None,
+                &defect,
+                now,
+                block,
+            );
         }
         #[cfg(debug_assertions)]
         super::mishap::befall(delivery.body);
         let transport = Properties::transport(delivery.properties);
-        let event = read(&rules, scanner, delivery.body, transport);
+        let event = read(rules, scanner, delivery.body, transport);
         match event {
             Err((defect, glimpse)) => {
-                self.reject(delivery, Seen::Glimpse(&glimpse), None, &defect, now, block);
+                self.reject(rules, delivery, Seen::Glimpse(&glimpse), None, &defect, now, block);
             }
             Ok(event) => {
                 let micros = event.time.micros();
@@ -161,18 +191,25 @@ impl Decoder {
                     block.counts.skipped += 1;
                     return;
                 }
-                self.event(delivery, &event, now, block);
+                self.event(rules, delivery, &event, now, block);
             }
         }
     }
 
-    fn event(&mut self, delivery: Received<'_>, event: &Event<'_>, now: Micros, block: &mut Block) {
-        let rules = Arc::clone(&self.rules);
+    fn event(
+        &mut self,
+        rules: &Rules,
+        delivery: Received<'_>,
+        event: &Event<'_>,
+        now: Micros,
+        block: &mut Block,
+    ) {
         let described = rules.catalog.get(&event.event_type);
-        let layouts = self.route(&event.event_type, &event.routing_key);
+        let layouts = self.route(rules, &event.event_type, &event.routing_key);
         if layouts.is_empty() {
             let detail = format!("no layout of {} takes {}", rules.consumer, event.event_type);
             return self.reject(
+                rules,
                 delivery,
                 Seen::Event(event),
                 None,
@@ -192,64 +229,70 @@ impl Decoder {
                 rules.max_future / 1_000_000
             );
             let defect = Defect::new(Reason::FutureTime, detail);
-            for layout in layouts.iter() {
-                self.reject(delivery, Seen::Event(event), Some(*layout), &defect, now, block);
+            for at in layouts {
+                let layout = Some(self.routed[at]);
+                self.reject(rules, delivery, Seen::Event(event), layout, &defect, now, block);
             }
             return;
         }
-        for index in layouts.iter() {
-            let layout = rules.layouts.get(*index);
+        for at in layouts {
+            let index = self.routed[at];
+            let layout = rules.layouts.get(index);
             let done = if layout.strict && !violations.is_empty() {
                 Err(Defect::new(Reason::Invalid, violations.join("; ")))
             } else if layout.format == Format::Blob {
-                self.blob(*index, delivery, event, block);
+                blob(rules, index, delivery, event, block);
                 Ok(())
             } else {
-                self.row(*index, delivery, event, described, block)
+                self.row(rules, index, delivery, event, described, block)
             };
             if let Err(defect) = done {
-                self.reject(delivery, Seen::Event(event), Some(*index), &defect, now, block);
+                self.reject(rules, delivery, Seen::Event(event), Some(index), &defect, now, block);
             }
         }
     }
 
-    fn route(&mut self, event_type: &str, routing_key: &str) -> Arc<[u16]> {
+    /// Where in `routed` the layouts stand that an event goes to.
+    fn route(&mut self, rules: &Rules, event_type: &str, routing_key: &str) -> Range<usize> {
         if let Some(known) = self.routes.get(event_type) {
-            return Arc::clone(known);
+            return known.clone();
         }
-        let rules = &self.rules;
+        if self.routes.len() >= MAX_REMEMBERED {
+            self.routes.clear();
+            self.routed.clear();
+        }
         let takes = |i: &u16| rules.layouts.get(*i).takes(event_type);
-        let found: Arc<[u16]> = match &rules.route {
+        let mut found: Vec<u16> = match &rules.route {
             Route::Fixed(layouts) => layouts.iter().copied().filter(takes).collect(),
             Route::ByBinding(consumers) => {
                 let fits = |bindings: &[String]| bindings.iter().any(|b| topic_matches(b, routing_key));
-                let mut all: Vec<u16> = consumers
-                    .iter()
-                    .filter(|(bindings, _)| fits(bindings))
-                    .flat_map(|(_, layouts)| layouts.iter().copied().filter(takes))
-                    .collect();
+                let fitting = consumers.iter().filter(|(bindings, _)| fits(bindings));
+                let mut all: Vec<u16> =
+                    fitting.flat_map(|(_, layouts)| layouts.iter().copied().filter(takes)).collect();
                 all.sort_unstable();
                 all.dedup();
-                all.into()
+                all
             }
         };
-        if self.routes.len() < MAX_REMEMBERED {
-            self.routes.insert(event_type.to_owned(), Arc::clone(&found));
-        }
-        found
+        let from = self.routed.len();
+        self.routed.append(&mut found);
+        let range = from..self.routed.len();
+        self.routes.insert(event_type.to_owned(), range.clone());
+        range
     }
 
     fn row(
         &mut self,
+        rules: &Rules,
         index: u16,
         delivery: Received<'_>,
         event: &Event<'_>,
         described: Option<&EventType>,
         block: &mut Block,
     ) -> Result<(), Defect> {
-        let layout = self.rules.layouts.get(index);
+        let layout = rules.layouts.get(index);
         let start = block.bytes.len();
-        let row = layout.extract(event, described, self.rules.key, &mut self.scratch, &mut block.bytes)?;
+        let row = layout.extract(event, described, rules.key, &mut self.scratch, &mut block.bytes)?;
         if is_too_long(row.partition, &block.bytes) {
             block.bytes.truncate(start);
             let detail = format!("the partition value is longer than {MAX_VALUE} bytes when percent-encoded");
@@ -260,37 +303,10 @@ impl Decoder {
         Ok(())
     }
 
-    fn blob(&mut self, index: u16, delivery: Received<'_>, event: &Event<'_>, block: &mut Block) {
-        let user = event.field("userId").and_then(|v| v.as_str());
-        let remaining = event.data.is_none().then(|| remaining(event));
-        let fields = BlobFields {
-            event_type: &event.event_type,
-            timestamp: event.root.get("timestamp").filter(|v| !v.is_null()).map(|v| v.raw()),
-            event_time: event.time.micros(),
-            tenant_id: event.tenant.as_deref(),
-            user_id: user.as_deref(),
-            data: event.data.map(|d| d.raw()).or(remaining.as_deref()),
-            id: &event.id,
-            source: event.root.get("source").map(|v| v.raw()),
-        };
-        let bytes = render_blob(&fields);
-        let path = blob_path(&self.rules.audit_prefix, event.time.micros(), &event.routing_key, &event.id);
-        let mut identity = IdentityHash::new(self.rules.key);
-        identity.add(Some(path.as_bytes()));
-        identity.add(Some(&bytes));
-        block.blobs.push(BlobDraft {
-            layout: index,
-            tag: delivery.tag,
-            identity: identity.finish(),
-            path,
-            bytes: bytes.into(),
-            time: event.time.micros(),
-            tenant: event.tenant.as_deref().map(str::to_owned),
-        });
-    }
-
+    #[expect(clippy::too_many_arguments, reason = "all that is known of what is refused")]
     fn reject(
         &mut self,
+        rules: &Rules,
         delivery: Received<'_>,
         seen: Seen<'_, '_>,
         layout: Option<u16>,
@@ -298,7 +314,6 @@ impl Decoder {
         now: Micros,
         block: &mut Block,
     ) {
-        let rules = Arc::clone(&self.rules);
         let properties = delivery.properties;
         let kept = properties.map(Properties::kept);
         let start = block.bytes.len();
@@ -322,7 +337,7 @@ impl Decoder {
         let row = (start as u32, block.bytes.len() as u32);
         let look_first = match (seen, layout) {
             (Seen::Event(event), Some(layout)) => {
-                let stand_in = self.stand_in(layout, delivery, event, block);
+                let stand_in = self.stand_in(rules, layout, delivery, event, block);
                 stand_in.map(|stand_in| Box::new(LookFirst { reason: defect.reason, stand_in }))
             }
             _ => None,
@@ -346,12 +361,12 @@ impl Decoder {
     /// What stands for a refused event in its dataset; none if it cannot have landed there.
     fn stand_in(
         &mut self,
+        rules: &Rules,
         index: u16,
         delivery: Received<'_>,
         event: &Event<'_>,
         block: &mut Block,
     ) -> Option<RowHead> {
-        let rules = Arc::clone(&self.rules);
         let layout = rules.layouts.get(index);
         if layout.format != Format::Parquet {
             return None;
@@ -365,6 +380,35 @@ impl Decoder {
         }
         Some(head(index, delivery, event, row, (start as u32, block.bytes.len() as u32)))
     }
+}
+
+fn blob(rules: &Rules, index: u16, delivery: Received<'_>, event: &Event<'_>, block: &mut Block) {
+    let user = event.field("userId").and_then(|v| v.as_str());
+    let remaining = event.data.is_none().then(|| remaining(event));
+    let fields = BlobFields {
+        event_type: &event.event_type,
+        timestamp: event.root.get("timestamp").filter(|v| !v.is_null()).map(|v| v.raw()),
+        event_time: event.time.micros(),
+        tenant_id: event.tenant.as_deref(),
+        user_id: user.as_deref(),
+        data: event.data.map(|d| d.raw()).or(remaining.as_deref()),
+        id: &event.id,
+        source: event.root.get("source").map(|v| v.raw()),
+    };
+    let bytes = render_blob(&fields);
+    let path = blob_path(&rules.audit_prefix, event.time.micros(), &event.routing_key, &event.id);
+    let mut identity = IdentityHash::new(rules.key);
+    identity.add(Some(path.as_bytes()));
+    identity.add(Some(&bytes));
+    block.blobs.push(BlobDraft {
+        layout: index,
+        tag: delivery.tag,
+        identity: identity.finish(),
+        path,
+        bytes: bytes.into(),
+        time: event.time.micros(),
+        tenant: event.tenant.as_deref().map(str::to_owned),
+    });
 }
 
 fn head(

@@ -6,6 +6,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use super::budget::{Budget, Charge};
 use super::delivery::{LookFirst, RowHead};
 use super::land::{Landing, Refused};
@@ -189,7 +191,7 @@ pub type LaneId = usize;
 #[derive(Debug, Default)]
 pub struct Lanes {
     lanes: Vec<(Partition, Lane)>,
-    ids: HashMap<Partition, LaneId>,
+    ids: HashMap<Partition, LaneId, RandomState>,
     /// Where the last row went: rows of one partition come together.
     last: LaneId,
     values: HashSet<Arc<str>>,

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::marks;
 use super::{Kind, Limits, Node, text};
 use crate::event::{Defect, Reason};
 
@@ -10,6 +11,8 @@ use crate::event::{Defect, Reason};
 pub struct Memory {
     pub(super) nodes: Vec<Node>,
     outer: Vec<Frame>,
+    /// Where a string may end, see [`marks`].
+    marks: Vec<u64>,
 }
 
 /// An array or object that is open.
@@ -39,6 +42,7 @@ const FEW_KEYS: u32 = 32;
 pub(super) fn scan(memory: &mut Memory, text: &str, limits: Limits) -> Result<(), Defect> {
     memory.nodes.clear();
     memory.outer.clear();
+    marks::of(text.as_bytes(), &mut memory.marks);
     let top = Frame { node: u32::MAX, close: 0, keys: 0, seen: [0; 2] };
     Pass { memory, top, text, b: text.as_bytes(), at: 0, depth: 0, limits }.run()
 }
@@ -303,29 +307,10 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// Moves to the next quote, backslash or control character, eight bytes at a time.
+    /// Moves to the next quote, backslash or control character.
     #[inline(always)]
     fn plain(&mut self) {
-        const ONES: u64 = 0x0101_0101_0101_0101;
-        const HIGH: u64 = 0x8080_8080_8080_8080;
-        while let Some(chunk) = self.b.get(self.at..).and_then(<[u8]>::first_chunk) {
-            let w = u64::from_le_bytes(*chunk);
-            let quote = w ^ (ONES * b'"' as u64);
-            let slash = w ^ (ONES * b'\\' as u64);
-            // The classic "has a zero byte" / "has a byte below 0x20" tests; only the lowest hit needs to be exact.
-            let hit = (quote.wrapping_sub(ONES) & !quote)
-                | (slash.wrapping_sub(ONES) & !slash)
-                | (w.wrapping_sub(ONES * 0x20) & !w);
-            let hit = hit & HIGH;
-            if hit != 0 {
-                self.at += hit.trailing_zeros() as usize / 8;
-                return;
-            }
-            self.at += 8;
-        }
-        while let Some(0x20..=0x21 | 0x23..=0x5b | 0x5d..) = self.peek() {
-            self.at += 1;
-        }
+        self.at = marks::next(&self.memory.marks, self.at);
     }
 
     #[cold]

@@ -38,7 +38,7 @@ impl State {
         }
     }
 
-    fn limits(&self, layout: u16) -> &Limits {
+    pub(super) fn limits(&self, layout: u16) -> &Limits {
         &self.settings.limits[usize::from(layout)]
     }
 

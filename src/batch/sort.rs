@@ -1,0 +1,148 @@
+//! The order of a batch's rows by its layout's sort columns. Pure.
+//!
+//! Each row gets one number for each sort column, and numbers are sorted. Texts of which there are few are numbered by
+//! their rank. Of others the number is their first bytes, and whole texts are compared where those are equal.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+
+use foldhash::fast::FixedState;
+
+use super::rows::Rows;
+use crate::layout::Layout;
+use crate::layout::columns::ColumnType;
+use crate::layout::row::{RowReader, fixed};
+
+/// Sort columns that are looked at; further ones would hardly ever decide.
+const COLUMNS: usize = 3;
+
+/// Most distinct texts of a column that are ranked.
+const RANKED: usize = 4096;
+
+/// The places of the rows in the index, in order: nulls first; ties keep no particular order.
+pub fn order(layout: &Layout, rows: &Rows) -> Vec<u32> {
+    let columns = &layout.sort[..layout.sort.len().min(COLUMNS)];
+    let last = columns.iter().copied().max().unwrap_or(0);
+    let mut keyed: Vec<([u64; COLUMNS], u32)> = Vec::with_capacity(rows.len());
+    let mut texts: Vec<[&[u8]; COLUMNS]> = Vec::with_capacity(rows.len());
+    for (place, at) in (0..).zip(rows.index()) {
+        let mut reader = RowReader::new(rows.row(at), layout.columns.len());
+        let (mut key, mut text) = ([0; COLUMNS], [&[][..]; COLUMNS]);
+        for (i, column) in layout.columns.iter().enumerate().take(last + 1) {
+            let Some(cell) = reader.next(&column.kind) else { continue };
+            if let Some(c) = columns.iter().position(|s| *s == i) {
+                (key[c], text[c]) = (number(&column.kind, cell), cell);
+            }
+        }
+        keyed.push((key, place));
+        texts.push(text);
+    }
+    let mut by_text = [false; COLUMNS];
+    for (c, column) in columns.iter().enumerate() {
+        if !is_number(&layout.columns[*column].kind) {
+            by_text[c] = !rank(&texts, &mut keyed, c);
+        }
+    }
+    if by_text.contains(&true) {
+        keyed.sort_unstable_by(|(a, x), (b, y)| {
+            let column = |c: usize| {
+                let (x, y) = (*x as usize, *y as usize);
+                a[c].cmp(&b[c])
+                    .then_with(|| if by_text[c] { texts[x][c].cmp(texts[y][c]) } else { Ordering::Equal })
+            };
+            column(0).then_with(|| column(1)).then_with(|| column(2))
+        });
+    } else {
+        keyed.sort_unstable();
+    }
+    keyed.into_iter().map(|(_, place)| place).collect()
+}
+
+fn is_number(kind: &ColumnType) -> bool {
+    matches!(kind, ColumnType::Timestamp | ColumnType::Int)
+}
+
+/// A number in the order of the cells of a column; of texts, as far as their first bytes tell. Null is 0.
+#[inline]
+fn number(kind: &ColumnType, cell: &[u8]) -> u64 {
+    if is_number(kind) {
+        return (fixed(cell, i64::from_le_bytes) as u64) ^ (1 << 63);
+    }
+    let mut first = [0; 8];
+    let n = cell.len().min(8);
+    first[..n].copy_from_slice(&cell[..n]);
+    u64::from_be_bytes(first) >> 1 | 1 << 63
+}
+
+/// Replaces the numbers of texts, but for nulls, by their ranks; false, with nothing replaced, if they are too many.
+fn rank<'r>(texts: &[[&'r [u8]; COLUMNS]], keyed: &mut [([u64; COLUMNS], u32)], c: usize) -> bool {
+    let mut seen: HashMap<&'r [u8], u32, FixedState> = HashMap::default();
+    let mut numbers = Vec::with_capacity(texts.len());
+    for text in texts {
+        let next = seen.len() as u32;
+        numbers.push(*seen.entry(text[c]).or_insert(next));
+        if seen.len() > RANKED {
+            return false;
+        }
+    }
+    let mut sorted: Vec<(&[u8], u32)> = seen.into_iter().collect();
+    sorted.sort_unstable();
+    let mut ranks = vec![0; sorted.len()];
+    for (rank, (_, number)) in (1..).zip(sorted) {
+        ranks[number as usize] = rank;
+    }
+    for ((key, _), number) in keyed.iter_mut().zip(numbers).filter(|((key, _), _)| key[c] != 0) {
+        key[c] = ranks[number as usize];
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::event::catalog::Catalog;
+    use crate::layout::Layouts;
+    use crate::layout::row::RowWriter;
+
+    type Sorted = (Option<Vec<u8>>, Option<Vec<u8>>, i64);
+
+    fn rows(layout: &Layout, keys: &[Sorted]) -> Rows {
+        let (mut rows, mut cells) = (Rows::default(), Vec::new());
+        for (tenant, opportunity, time) in keys {
+            let mut out = Vec::new();
+            let mut row = RowWriter::begin(&mut out, &mut cells, layout.columns.len());
+            for column in &layout.columns {
+                match (column.name.as_str(), tenant, opportunity) {
+                    ("tenantId", Some(text), _) | ("opportunityId", _, Some(text)) => row.bytes(text),
+                    ("eventTime", ..) => row.fixed(time.to_le_bytes()),
+                    _ => row.null(),
+                }
+            }
+            rows.push(&out, 0, *time);
+        }
+        rows
+    }
+
+    fn text(most: u32) -> impl Strategy<Value = Option<Vec<u8>>> {
+        prop::option::weighted(0.9, (0..most).prop_map(|n| format!("{n:09}").into_bytes()))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        /// Few texts are ranked, many compared; the first eight bytes of these are hardly ever enough.
+        #[test]
+        fn as_whole_texts_would_be_sorted(
+            keys in prop::collection::vec((text(40), text(1_000_000), -5i64..5), 0..3 * RANKED)
+        ) {
+            let layouts = Layouts::load(&Catalog::builtin(), None, &[]).expect("layouts");
+            let layout = layouts.named("risk_evaluations").expect("layout");
+            let rows = rows(layout, &keys);
+            let sorted: Vec<&Sorted> = order(layout, &rows).into_iter().map(|i| &keys[i as usize]).collect();
+            let mut expected: Vec<&Sorted> = keys.iter().collect();
+            expected.sort();
+            prop_assert_eq!(sorted, expected);
+        }
+    }
+}

@@ -3,6 +3,8 @@
 
 #[path = "archive/crash.rs"]
 mod crash;
+#[path = "archive/heads.rs"]
+mod heads;
 #[path = "archive/idle.rs"]
 mod idle;
 #[path = "archive/independent.rs"]

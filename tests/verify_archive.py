@@ -283,6 +283,9 @@ class Archive:
             for ended in header.get("ended", []):
                 claims.append((ended["chainId"], ended["seq"], ended["sha256"]))
                 claims.append((ended["chainId"], ended["seq"] + 1, ended["ending"]))
+            base = header.get("settled", {}).get("base")
+            if base:
+                claims.append((base["chainId"], base["seq"], base["sha256"]))
             for chain_id, seq, digest in claims:
                 if self.digests.get((chain_id, seq), (None,))[0] != digest:
                     found("truncated or rolled back", f"chain {chain_id}, digest {seq}")

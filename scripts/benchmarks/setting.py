@@ -42,6 +42,7 @@ class Bench:
     events: int = 2_000_000
     live: tuple = (300_000, 1_000_000)
     blobs: int = 20_000
+    proofs: int = 1_000_000
     stores: tuple = ("local",)
     files: int = 100_000
     figures: dict = field(default_factory=dict)

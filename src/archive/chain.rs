@@ -17,12 +17,12 @@
 
 mod sealing;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::digest::{Ended, Entry, Gap, Hash, Kind, Tip};
 use super::sign::Signer;
-pub use super::step::{Ask, Identity, Outcome, Sealed, Settings, Settled, Step, Survey};
+pub use super::step::{Ask, Identity, Outcome, Rest, Sealed, Settings, Settled, Step, Survey};
 use super::time::{SECOND, Time, date, day_of};
 use crate::clock::Micros;
 use crate::error::Result;
@@ -72,9 +72,14 @@ pub struct Chain<T> {
     /// Chains to put an ending behind, and endings stored but not yet declared.
     silent: VecDeque<Tip>,
     ended: Vec<Ended>,
+    /// The tips of all other chains, but for those whose end was named.
     tips: Vec<Tip>,
-    /// The number at which a stored digest of this chain last named each other chain.
-    named: HashMap<String, (u64, bool)>,
+    /// The number at which a stored digest of this chain last named each of these.
+    named: HashMap<String, u64>,
+    /// Those whose end was named; `None` before the first survey.
+    rest: Option<Rest>,
+    /// True if nobody would look for a chain of this id.
+    hidden: bool,
     /// True when `tips` is fresh and today's head is still to be written.
     head: bool,
     head_day: Option<String>,
@@ -106,6 +111,8 @@ impl<T> Chain<T> {
             ended: Vec::new(),
             tips: Vec::new(),
             named: HashMap::new(),
+            rest: None,
+            hidden: false,
             head: false,
             head_day: None,
             surveying: false,
@@ -123,6 +130,11 @@ impl<T> Chain<T> {
     /// Number and hash of the newest stored digest: what an auditor may pin.
     pub fn newest(&self) -> Option<(u64, Hash)> {
         self.previous.map(|p| (self.seq - 1, p))
+    }
+
+    /// What a chain's id must not sort before, so that others look for it.
+    pub fn floor(&self) -> &str {
+        self.rest.as_ref().map_or("", |r| &r.from)
     }
 
     /// Entries that no stored digest names yet.
@@ -164,6 +176,7 @@ impl<T> Chain<T> {
     pub fn poll(&mut self, now: Micros) -> Result<Step> {
         match self.state {
             State::Forked => return Ok(Step::Forked),
+            State::Running if self.hidden && self.flight.is_none() => return Ok(Step::Forked),
             State::Finished => return Ok(Step::Finished),
             State::Running => {}
         }
@@ -174,7 +187,9 @@ impl<T> Chain<T> {
                 chain_id: self.id.chain_id.clone(),
                 seq: self.seq - 1,
                 known: self.tips.clone(),
+                rest: self.rest.clone(),
                 key: (self.signer.algorithm(), self.signer.public_key().to_owned()),
+                trust: self.settings.trust.clone(),
                 heartbeat: self.settings.heartbeat,
             }));
         }
@@ -247,7 +262,7 @@ impl<T> Chain<T> {
             (Outcome::Stored(alarm), Purpose::Digest { kind, until, head_day, named, pending }) => {
                 settled.alarm = alarm;
                 settled.tokens = pending.into_iter().map(|p| p.token).collect();
-                self.named.extend(named.into_iter().map(|t| (t.chain_id, (t.seq, t.finished))));
+                self.name(named);
                 self.advance(kind, flight.sealed.sha256, until, head_day);
             }
             (Outcome::Taken, Purpose::Digest { pending, .. }) => {
@@ -261,6 +276,17 @@ impl<T> Chain<T> {
             }
         }
         settled
+    }
+
+    /// Notes which tips a stored digest named. An end is named once.
+    fn name(&mut self, named: Vec<Tip>) {
+        let Some(rest) = &mut self.rest else { return };
+        let (ends, others): (Vec<Tip>, Vec<Tip>) = named.into_iter().partition(|t| t.finished);
+        self.named.extend(others.into_iter().map(|t| (t.chain_id, t.seq)));
+        let ends: HashSet<String> = ends.into_iter().map(|t| t.chain_id).collect();
+        self.tips.retain(|t| !(t.finished && ends.contains(&t.chain_id)));
+        self.named.retain(|id, _| !ends.contains(id));
+        ends.into_iter().for_each(|id| rest.settle(id));
     }
 
     fn advance(&mut self, kind: Kind, sha256: Hash, until: Micros, head_day: Option<String>) {
@@ -295,6 +321,12 @@ impl<T> Chain<T> {
             self.survey_at = now;
             return;
         }
+        let mut rest = survey.rest;
+        match self.rest.take() {
+            // What was named meanwhile stays named.
+            Some(before) => before.ids.into_iter().for_each(|id| rest.settle(id)),
+            None => self.hidden = self.id.chain_id < rest.from,
+        }
         // The day's head is due at midnight even where heartbeats come at half past.
         let midnight = (i64::from(day_of(now)) + 1).saturating_mul(super::time::DAY);
         self.survey_at = (now + self.settings.heartbeat).min(midnight);
@@ -306,6 +338,8 @@ impl<T> Chain<T> {
             self.head = self.head_day.as_deref() != Some(today.as_str());
         }
         self.tips = survey.tips;
+        self.tips.retain(|t| !(t.finished && rest.ids.contains(&t.chain_id)));
+        self.rest = Some(rest);
         self.looked = true;
     }
 
@@ -314,6 +348,16 @@ impl<T> Chain<T> {
         let reason = format!("fork of {}", self.id.chain_id);
         let from = Time(self.until.min(now));
         self.gap = Some(Gap { from, to: Time(now), reason });
+        // The others look for the chain that was ours as for any other, from what we know of it.
+        let left = self.newest().map(|(seq, sha256)| Tip {
+            chain_id: self.id.chain_id.clone(),
+            seq,
+            sha256,
+            until: Time(self.until),
+            finished: false,
+        });
+        self.tips.extend(left);
+        self.silent.clear();
         self.id = id;
         self.state = State::Running;
         self.seq = 0;
@@ -321,7 +365,8 @@ impl<T> Chain<T> {
         self.until = now;
         self.flight = None;
         self.named.clear();
-        // The tips lack the chain that was ours until now.
+        self.rest = None;
+        self.hidden = false;
         self.looked = false;
         self.head = false;
         self.head_day = None;

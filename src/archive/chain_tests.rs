@@ -44,7 +44,7 @@ fn stored(c: &mut Chain<u32>, now: Micros) -> (Header, Vec<u32>) {
 fn survey(c: &mut Chain<u32>, now: Micros, tips: Vec<Tip>, silent: Vec<String>) {
     assert!(matches!(c.poll(now).unwrap(), Step::Survey(_)));
     let chain_id = c.chain_id().to_owned();
-    c.surveyed(Some(Survey { chain_id, tips, silent, alarms: vec![] }), now);
+    c.surveyed(Some(Survey { chain_id, tips, silent, ..Survey::default() }), now);
 }
 
 fn begun() -> Chain<u32> {

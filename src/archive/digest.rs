@@ -35,7 +35,7 @@ pub enum Kind {
     Entries,
     /// Says that the writer lives and has nothing to name.
     Heartbeat,
-    /// Names the tip of every chain; copied to `heads/` and to the anchor.
+    /// Names every chain that is not settled; copied to `heads/` and to the anchor.
     Head,
     /// Declares a gap after an outage or a fork.
     Recovery,
@@ -87,6 +87,21 @@ pub struct Tip {
     pub finished: bool,
 }
 
+/// What a head need not name: chains that ended, and that this chain named so before, or the head that it began from, or
+/// what that one rests on. Heads are linked by hash, so what one of them named stays named.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SettledChains {
+    /// The head that this chain began from; `null` if there was none.
+    pub base: Option<Tip>,
+    /// Chains whose ids sort before this are settled unless `chains` names them, and are not counted.
+    pub from: String,
+    /// How many settled chains have ids from `from` on.
+    pub count: u64,
+    /// SHA-256 over their ids in order, each with a line feed.
+    pub ids: Hash,
+}
+
 /// The signed part of a digest. Field order is the order of the stored JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -126,9 +141,13 @@ pub struct Header {
     /// Tips of other chains that are newer than this chain named before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub witnessed: Vec<Tip>,
-    /// In a head and in a farewell: the tips of all other chains, by chain id. Such a digest is copied to `heads/`.
+    /// In a head and in a farewell: the tips of all other chains that are not settled, by chain id. Such a digest is
+    /// copied to `heads/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chains: Option<Vec<Tip>>,
+    /// With `chains`: what it leaves out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<SettledChains>,
 }
 
 /// One blob, as a digest names it.

@@ -6,7 +6,7 @@
 //! | `digest`, `merkle`, `hash`, `time` | every byte of a digest object |
 //! | `sign`, `trust`, `keygen` | who signs, and whose signature counts |
 //! | `chain`, `step` | which digest comes next (the write side, a state machine) |
-//! | `store` | puts and surveys (edge) |
+//! | `store` | puts, surveys, the head to begin from, the anchor (edge) |
 //! | `verify`, `export` | the read side (edge) |
 //!
 //! The order that everything rests on: a blob is stored, then a digest that names it, then the delivery is acked. All

@@ -2,11 +2,15 @@
 //!
 //! Owns the words only: settings and identity on the way in, steps and their outcomes. Pure.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::digest::{Hash, Tip};
+use super::digest::{Hash, SettledChains, Tip};
 use super::sign::Algorithm;
 use super::time::SECOND;
+use super::trust::Trust;
 use crate::clock::Micros;
 
 /// How a chain behaves.
@@ -22,6 +26,8 @@ pub struct Settings {
     pub digest_entries: usize,
     /// Longest silence of an idle chain (default 1 h).
     pub heartbeat: Micros,
+    /// Other keys whose heads this chain may begin from; its own counts without.
+    pub trust: Option<Arc<Trust>>,
 }
 
 impl Settings {
@@ -33,6 +39,7 @@ impl Settings {
             digest_age: 10 * SECOND,
             digest_entries: 1_000,
             heartbeat: 3_600 * SECOND,
+            trust: None,
         }
     }
 }
@@ -79,10 +86,55 @@ pub enum Step {
     Survey(Ask),
     /// Put this ([`super::store::put`]) and call [`super::Chain::put_done`].
     Put(Sealed),
-    /// Somebody else writes this chain: raise the alarm, then call [`super::Chain::restart`].
+    /// Somebody else writes this chain, or its id sorts before [`super::Chain::floor`], where nobody would look for it:
+    /// raise the alarm, then call [`super::Chain::restart`].
     Forked,
     /// The farewell is stored; the chain is done.
     Finished,
+}
+
+/// Chains that no head of this chain names again: see [`SettledChains`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rest {
+    /// The head that this chain began from.
+    pub base: Option<Tip>,
+    /// Ids that sort before this are settled, unless a tip is held.
+    pub from: String,
+    /// The settled ones from there on.
+    pub ids: BTreeSet<String>,
+}
+
+impl Rest {
+    /// How a head tells it.
+    pub fn told(&self) -> SettledChains {
+        let (base, from) = (self.base.clone(), self.from.clone());
+        SettledChains { base, from, count: self.ids.len() as u64, ids: hash_of_ids(self.ids.iter()) }
+    }
+
+    /// Whether a chain need not be looked at.
+    pub fn has(&self, id: &str) -> bool {
+        *id < *self.from || self.ids.contains(id)
+    }
+
+    /// Notes that a chain's end was named.
+    pub fn settle(&mut self, id: String) {
+        if !self.has(&id) {
+            self.ids.insert(id);
+        }
+    }
+
+    /// No longer counts ids that sort before `from`.
+    pub fn advance(&mut self, from: String) {
+        if from > self.from {
+            self.ids = self.ids.split_off(&from);
+            self.from = from;
+        }
+    }
+}
+
+/// The `ids` of [`SettledChains`].
+pub fn hash_of_ids<'a>(ids: impl Iterator<Item = &'a String>) -> Hash {
+    Hash::of(ids.fold(String::new(), |all, id| all + id + "\n").as_bytes())
 }
 
 /// What a survey needs to know.
@@ -94,8 +146,12 @@ pub struct Ask {
     pub seq: u64,
     /// Tips known from before, to be read on from.
     pub known: Vec<Tip>,
-    /// The chain's own key: only heads that it signed are believed without reading what they name.
+    /// What need not be looked at; `None` before the first survey, which finds a head to begin from.
+    pub rest: Option<Rest>,
+    /// The chain's own key: only heads that it, or a trusted one, signed are believed without reading what they name.
     pub key: (Algorithm, Vec<u8>),
+    /// As in [`Settings::trust`].
+    pub trust: Option<Arc<Trust>>,
     /// A chain is silent when its newest object is older than two of these and ten minutes.
     pub heartbeat: Micros,
 }
@@ -105,8 +161,10 @@ pub struct Ask {
 pub struct Survey {
     /// The chain that asked.
     pub chain_id: String,
-    /// The tips of all other chains, by chain id.
+    /// The tips of all other chains that are not settled, by chain id.
     pub tips: Vec<Tip>,
+    /// The others.
+    pub rest: Rest,
     /// Ids of those that are neither finished nor alive.
     pub silent: Vec<String>,
     /// What an operator must hear of: digests that were known and are gone or differ.

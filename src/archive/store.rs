@@ -1,7 +1,13 @@
-//! The async edge of the write side: create-only puts, and surveys of other writers' chains.
+//! The async edge of the write side: create-only puts, surveys of other writers' chains, and the anchor.
 //!
-//! Owns what a store's answers mean. Does not own when to ask (`chain`). The invariant: nothing here overwrites or
+//! Owns what a store's answers mean. Does not own when to ask (`chain`). `base` finds the head that a chain begins from,
+//! `anchor` sends heads again that the anchor lacks. The invariant: nothing here overwrites or
 //! deletes, and "exists" is only ever a success after the bytes were read back and are the same.
+
+mod anchor;
+mod base;
+
+pub use anchor::{Anchored, anchor};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,9 +22,10 @@ use object_store::{
 
 use super::digest::{Envelope, Hash, Header, Kind, PAYLOAD_TYPE, Tip};
 use super::step::{Ask, Outcome, Sealed, Survey};
-use super::time::{SECOND, Time, date, day_of};
+use super::time::{DAY, SECOND, Time, date, day_of, id_of};
 use super::trust::Trust;
 use super::{chain_name, head_name, integrity_folder, under};
+use crate::clock::Micros;
 use crate::error::{Error, Result};
 
 /// A store and the path below which everything lies.
@@ -87,7 +94,7 @@ fn flatten(payload: &PutPayload) -> bytes::Bytes {
 /// Puts a digest, and a head's copies; the answer goes to [`super::Chain::put_done`].
 ///
 /// A head whose copy beside it cannot be made counts as failed, so that it is tried again. The anchor is another
-/// system: that it cannot be reached is an alarm, not a reason to stop.
+/// system: that it cannot be reached is an alarm, not a reason to stop; [`anchor`] sends the head again.
 pub async fn put(place: &Place, anchor: Option<&Place>, sealed: &Sealed) -> Outcome {
     let payload = PutPayload::from(sealed.bytes.clone());
     match create(place, &sealed.name, &payload).await {
@@ -120,24 +127,28 @@ pub async fn put(place: &Place, anchor: Option<&Place>, sealed: &Sealed) -> Outc
     Outcome::Stored(alarm)
 }
 
-/// Looks at every other chain: its newest digest, and whether it fell silent.
+/// How long after its beginning a settled chain is still counted by name.
+const COUNTED: Micros = 2 * DAY;
+
+/// Looks at every other chain that is not settled: its newest digest, and whether it fell silent.
 ///
-/// Numbers have no gaps, so the newest is found in a few look-ups; what is known to be finished is not read again.
+/// Numbers have no gaps, so the newest is found in a few look-ups; of chains that are settled only the names are listed.
 ///
 /// # Errors
 /// `Unreachable` when the store does not answer.
 pub async fn survey(place: &Place, prefix: &str, ask: &Ask) -> Result<Survey> {
-    let mut known: BTreeMap<String, Tip> =
-        ask.known.iter().map(|t| (t.chain_id.clone(), t.clone())).collect();
-    if known.is_empty() {
-        let trust = Trust::of_key(ask.key.0, &ask.key.1, 0)?;
-        known = newest_head(place, prefix, &trust).await?;
-    }
     let own = stat(place, &chain_name(prefix, &ask.chain_id, ask.seq)).await?;
     let own = own
         .ok_or_else(|| Error::unreachable(format!("digest {} of chain {} is gone", ask.seq, ask.chain_id)))?;
+    let mut known: BTreeMap<String, Tip> =
+        ask.known.iter().map(|t| (t.chain_id.clone(), t.clone())).collect();
     let mut chains = chain_ids(place, prefix).await?;
     chains.retain(|id| *id != ask.chain_id);
+    let mut rest = match &ask.rest {
+        Some(rest) => rest.clone(),
+        None => base::begin(place, prefix, ask, &chains, &mut known).await?,
+    };
+    chains.retain(|id| !rest.has(id));
     // What was known once must still be there: a chain that vanished is looked for too.
     chains.extend(known.keys().filter(|id| **id != ask.chain_id).cloned());
     chains.sort_unstable();
@@ -149,7 +160,9 @@ pub async fn survey(place: &Place, prefix: &str, ask: &Ask) -> Result<Survey> {
     let found = stream::iter(looks);
     let found: Vec<Option<Look>> = found.buffered(16).try_collect().await?;
     let quiet = 2 * ask.heartbeat + 600 * SECOND;
-    let mut survey = Survey { chain_id: ask.chain_id.clone(), ..Survey::default() };
+    // By the store's time: a clock that is ahead must not hide the chains of the others.
+    rest.advance(id_of(own.timestamp_micros() - COUNTED));
+    let mut survey = Survey { chain_id: ask.chain_id.clone(), rest, ..Survey::default() };
     for Look { tip, stored, alarm } in found.into_iter().flatten() {
         // Nobody declares ended what was cut off.
         let silent = alarm.is_none()
@@ -161,6 +174,14 @@ pub async fn survey(place: &Place, prefix: &str, ask: &Ask) -> Result<Survey> {
         survey.tips.push(tip);
     }
     Ok(survey)
+}
+
+/// Whether a key that the asking chain knows signed a digest.
+fn believed(ask: &Ask, e: &Envelope<'_>) -> bool {
+    let own = Trust::of_key(ask.key.0, &ask.key.1, 0).ok();
+    let keys = [own.as_ref(), ask.trust.as_deref()];
+    let at = e.header.until.0;
+    keys.into_iter().flatten().any(|t| t.check(PAYLOAD_TYPE, &e.payload, &e.signatures, at).is_ok())
 }
 
 /// The ids of all chains, sorted.
@@ -251,36 +272,6 @@ async fn copy_head(
     let copy = head_name(prefix, &date(day_of(header.until.0)), id, seq);
     let made = create(place, &copy, &PutPayload::from(bytes.clone())).await?;
     Ok((made == Created::Others).then(|| format!("{copy} holds other bytes than the head it should be")))
-}
-
-/// The tips that the newest heads name: where to read on from. A head that our key did not sign is passed over, so that
-/// nobody makes us vouch for what is not there; its chains are then read from their beginning.
-async fn newest_head(place: &Place, prefix: &str, trust: &Trust) -> Result<BTreeMap<String, Tip>> {
-    let folder = place.path(&format!("{}/heads", integrity_folder(prefix)))?;
-    let failed = |e| store_error(format!("cannot list {folder}"), e);
-    let dates = place.store.list_with_delimiter(Some(&folder)).await.map_err(failed)?;
-    let Some(date) = dates.common_prefixes.into_iter().max() else { return Ok(BTreeMap::new()) };
-    let heads: Vec<_> = place.store.list(Some(&date)).try_collect().await.map_err(failed)?;
-    let mut known = BTreeMap::new();
-    // Batches that start every few minutes leave many heads a day; the last few name everything.
-    let mut heads = heads;
-    heads.sort_by_key(|h| std::cmp::Reverse(h.last_modified));
-    for head in heads.iter().take(4) {
-        let bytes = async { place.store.get(&head.location).await?.bytes().await }.await;
-        let bytes = bytes.map_err(|e| store_error(format!("cannot read {}", head.location), e))?;
-        let Ok(envelope) = Envelope::parse(&bytes) else { continue };
-        let e = &envelope;
-        if trust.check(PAYLOAD_TYPE, &e.payload, &e.signatures, e.header.until.0).is_err() {
-            continue;
-        }
-        for tip in envelope.header.chains.unwrap_or_default() {
-            let newer = known.get(&tip.chain_id).is_none_or(|k: &Tip| k.seq < tip.seq);
-            if newer {
-                known.insert(tip.chain_id.clone(), tip);
-            }
-        }
-    }
-    Ok(known)
 }
 
 async fn stat(place: &Place, name: &str) -> Result<Option<DateTime<Utc>>> {

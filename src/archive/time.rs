@@ -54,6 +54,13 @@ pub fn date(day: Day) -> String {
     format!("{y:04}-{m:02}-{d:02}")
 }
 
+/// What the ids of chains that begin at `at` begin with: the ten digits of time of a ULID, in lower case.
+pub fn id_of(at: Micros) -> String {
+    const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+    let millis = at.div_euclid(1_000).clamp(0, (1 << 48) - 1);
+    (0..10).rev().map(|n| DIGITS[(millis >> (5 * n)) as usize & 31] as char).collect()
+}
+
 /// Reads `YYYY-MM-DD`.
 pub fn parse_date(text: &str) -> Option<Day> {
     let mut parts = text.split('-');

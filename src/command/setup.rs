@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crate::archive::{self, KeyFile, Place};
+use crate::archive::{self, KeyFile, Place, Trust};
 use crate::clock::{Clock, micros};
 use crate::config::{Config, Consumer, Redelivery};
 use crate::error::{Error, Result};
@@ -97,6 +97,14 @@ impl Setup {
         settings.digest_age = micros(archive.digest_age);
         settings.heartbeat = micros(archive.heartbeat);
         settings.digest_entries = usize::try_from(archive.digest_entries).unwrap_or(usize::MAX);
+        settings.trust = archive.trust_file.as_ref().and_then(|file| match Trust::read(file) {
+            Ok(trust) => Some(Arc::new(trust)),
+            // To write takes no trust; it only spares reading what other keys signed.
+            Err(e) => {
+                tracing::warn!(error = %e, "archive.trust_file is not used");
+                None
+            }
+        });
         Ok(Some(Proof {
             signer: Arc::new(KeyFile::read(file)?),
             place: place(&self.archive()?),

@@ -55,18 +55,27 @@ pub struct Attestor {
     proof: Proof,
     chain: Chain<Token>,
     finished: bool,
+    /// True until the anchor is known to have every head.
+    behind: bool,
+    anchoring: bool,
 }
 
-fn identity() -> Identity {
-    Identity { chain_id: fresh_id(), secret: fresh_secret() }
+/// What makes a new chain its own. Its id does not sort before `floor`, however far behind this machine's clock is.
+fn identity(floor: &str) -> Identity {
+    let mut chain_id = fresh_id();
+    if chain_id.as_str() < floor {
+        chain_id = format!("{floor}{}", &chain_id[floor.len().min(chain_id.len())..]);
+    }
+    Identity { chain_id, secret: fresh_secret() }
 }
 
 impl Attestor {
     /// A new chain.
     pub fn new(mut proof: Proof, writer: &str, now: Micros) -> Self {
         proof.settings.writer = writer.to_owned();
-        let chain = Chain::new(proof.settings.clone(), Arc::clone(&proof.signer), identity(), now);
-        Attestor { proof, chain, finished: false }
+        let chain = Chain::new(proof.settings.clone(), Arc::clone(&proof.signer), identity(""), now);
+        let behind = proof.anchor.is_some();
+        Attestor { proof, chain, finished: false, behind, anchoring: false }
     }
 
     /// A blob is stored: the next digest names it.
@@ -98,9 +107,9 @@ impl Attestor {
         self.chain.farewell();
     }
 
-    /// True once the chain is closed.
+    /// True once the chain is closed, and nothing is on its way to the anchor.
     pub fn is_finished(&self) -> bool {
-        self.finished
+        self.finished && !self.anchoring
     }
 
     /// Begins whatever the chain asks for.
@@ -116,11 +125,7 @@ impl Attestor {
                     return Ok(());
                 }
                 Step::Forked => {
-                    tracing::error!(
-                        chain = self.chain.chain_id(),
-                        "somebody else wrote to this chain: it is left, and a new one declares the gap"
-                    );
-                    self.chain.restart(identity(), now);
+                    self.leave(now);
                 }
                 Step::Put(sealed) => {
                     let proof = self.proof.clone();
@@ -131,6 +136,7 @@ impl Attestor {
                     });
                 }
                 Step::Survey(ask) => {
+                    self.send_again(&ask, jobs);
                     let proof = self.proof.clone();
                     jobs.spawn(async move { Done::Surveyed(survey(&proof, &ask).await) });
                 }
@@ -138,10 +144,44 @@ impl Attestor {
         }
     }
 
+    /// Sends what the anchor lacks: at the start, and after a head that may not have arrived.
+    fn send_again(&mut self, ask: &Ask, jobs: &mut JoinSet<Done>) {
+        if !self.behind || self.anchoring {
+            return;
+        }
+        let (proof, ask) = (self.proof.clone(), ask.clone());
+        (self.behind, self.anchoring) = (false, true);
+        jobs.spawn(async move { Done::Anchored(anchor(&proof, &ask).await) });
+    }
+
+    /// What the anchor lacked was sent, or could not be.
+    pub fn anchored(&mut self, all: bool) {
+        self.anchoring = false;
+        self.behind |= !all;
+    }
+
+    fn leave(&mut self, now: Micros) {
+        let (chain, floor) = (self.chain.chain_id().to_owned(), self.chain.floor().to_owned());
+        if chain < floor {
+            tracing::error!(
+                chain,
+                "this machine's clock is behind that of the archive by more than two days: the chain is left, and a \
+                 new one declares the gap; set the clock"
+            );
+        } else {
+            tracing::error!(
+                chain,
+                "somebody else wrote to this chain: it is left, and a new one declares the gap"
+            );
+        }
+        self.chain.restart(identity(&floor), now);
+    }
+
     /// A digest's put has ended; returns the blobs that are settled by it.
     pub fn put_done(&mut self, outcome: Outcome, now: Micros) -> Vec<Token> {
         let settled = self.chain.put_done(outcome, now);
         if let Some(alarm) = settled.alarm {
+            self.behind = self.proof.anchor.is_some();
             tracing::error!(alarm, "archive");
         }
         settled.tokens
@@ -163,6 +203,24 @@ async fn survey(proof: &Proof, ask: &Ask) -> Option<Survey> {
         Err(e) => {
             tracing::warn!(error = %e, "cannot look at the other chains; trying again later");
             None
+        }
+    }
+}
+
+/// Sends the anchor what it lacks; whether it has everything now.
+async fn anchor(proof: &Proof, ask: &Ask) -> bool {
+    let Some(anchor) = &proof.anchor else { return true };
+    match store::anchor(&proof.place, anchor, &proof.settings.prefix, ask).await {
+        Ok(done) => {
+            if done.sent > 0 {
+                tracing::info!(heads = done.sent, "the anchor has heads now that it lacked");
+            }
+            done.alarms.iter().for_each(|alarm| tracing::error!(alarm, "archive"));
+            true
+        }
+        Err(e) => {
+            tracing::warn!(error = %e, "cannot see to it that the anchor has every head; trying again later");
+            false
         }
     }
 }

@@ -37,6 +37,7 @@ pub(super) enum Done {
     Counted(usize),
     Digest(crate::archive::Outcome),
     Surveyed(Option<crate::archive::Survey>),
+    Anchored(bool),
     /// The registration was removed while we slept.
     Gone,
 }
@@ -213,6 +214,11 @@ impl Loop {
             Ok(Done::Surveyed(survey)) => {
                 if let Some(attestor) = &mut self.attestor {
                     attestor.surveyed(survey, now);
+                }
+            }
+            Ok(Done::Anchored(all)) => {
+                if let Some(attestor) = &mut self.attestor {
+                    attestor.anchored(all);
                 }
             }
             Ok(Done::Landed(landed)) => {

@@ -117,9 +117,14 @@ pub struct Writer {
 
 impl Writer {
     pub fn new(place: &Place, signer: &Arc<dyn Signer>, n: u8, now: Micros) -> Self {
-        let mut settings = Settings::new(PREFIX, format!("writer-{n}"));
+        Self::of(place, signer, identity(n), now)
+    }
+
+    /// With an identity of its own.
+    pub fn of(place: &Place, signer: &Arc<dyn Signer>, identity: Identity, now: Micros) -> Self {
+        let mut settings = Settings::new(PREFIX, identity.chain_id.replace("chain", "writer"));
         settings.digest_entries = 7;
-        let chain = Chain::new(settings, Arc::clone(signer), identity(n), now);
+        let chain = Chain::new(settings, Arc::clone(signer), identity, now);
         let place = place.clone();
         let (anchor, acked, alarms, silent) = (None, Vec::new(), Vec::new(), Vec::new());
         Writer { chain, place, anchor, now, acked, alarms, silent, base: now }

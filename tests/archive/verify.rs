@@ -183,3 +183,38 @@ async fn the_anchor_tells_when_everything_is_gone() {
     assert_eq!(report.verdict, Verdict::Tampered);
     assert!(report.counts[&What::Truncated] >= 3, "{}", report.to_text());
 }
+
+#[tokio::test]
+async fn a_blob_too_large_to_be_held_is_hashed_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(LocalFileSystem::new_with_prefix(dir.path()).unwrap());
+    let place = Place::new(store, Path::from("root"));
+    let signer = ed25519(1);
+    let now = real_now() - DAY;
+    let mut writer = Writer::new(&place, &signer, 1, now);
+    writer.settle().await;
+    let (path, bytes, mut entry) = event(1, now);
+    let filler = "x".repeat(32 << 20);
+    let text = String::from_utf8(bytes).unwrap();
+    let bytes = text.replace("\"n\":", &format!("\"filler\":\"{filler}\",\"n\":")).into_bytes();
+    entry.sha256 = lakehead::archive::Hash::of(&bytes);
+    entry.size = bytes.len() as u64;
+    writer.blob(path.clone(), bytes, entry, 1).await;
+    writer.farewell().await;
+    let mut options = options(&signer);
+    for local in [None, Some(dir.path().join("root"))] {
+        options.local = local;
+        let report = check(&place, &options).await;
+        assert_eq!((report.verdict, report.blobs), (Verdict::Verified, 1), "{}", report.to_text());
+    }
+    let file = dir.path().join("root").join(&path);
+    let mut altered = std::fs::read(&file).unwrap();
+    altered[31 << 20] ^= 1;
+    std::fs::write(&file, &altered).unwrap();
+    std::fs::write(file.with_file_name("risk.evaluated-event-2.json"), &altered).unwrap();
+    for local in [None, Some(dir.path().join("root"))] {
+        options.local = local;
+        let report = check(&place, &options).await;
+        assert_eq!((report.counts[&What::Modified], report.counts[&What::Unlisted]), (1, 1));
+    }
+}

@@ -5,7 +5,7 @@
 
 use super::super::blob::RENDERING;
 use super::super::digest::{FORMAT, Gap, Hash, Header, Kind, Tip, salt, seal};
-use super::super::step::Sealed;
+use super::super::step::{Rest, Sealed};
 use super::super::time::{SECOND, Time, date, day_of};
 use super::super::{chain_name, head_name};
 use super::{Chain, Flight, Purpose};
@@ -60,13 +60,14 @@ impl<T> Chain<T> {
         self.closing && take == self.open.len() && !self.looks_around()
     }
 
-    /// A head and a farewell name the tips of all others, any other digest those that moved on since: what is named
-    /// here cannot be cut off there unnoticed.
+    /// A head and a farewell name the tips of all others that are not settled, any other digest those that moved on
+    /// since: what is named here cannot be cut off there unnoticed.
     fn name_others(&self, header: &mut Header, take: usize) {
         if self.head || (self.looked && self.last(take)) {
             header.chains = Some(self.tips.clone());
+            header.settled = self.rest.as_ref().map(Rest::told);
         } else {
-            let moved = |t: &&Tip| self.named.get(&t.chain_id) != Some(&(t.seq, t.finished));
+            let moved = |t: &&Tip| t.finished || self.named.get(&t.chain_id) != Some(&t.seq);
             header.witnessed = self.tips.iter().filter(moved).cloned().collect();
         }
     }
@@ -90,6 +91,7 @@ impl<T> Chain<T> {
             ended: Vec::new(),
             witnessed: Vec::new(),
             chains: None,
+            settled: None,
         }
     }
 

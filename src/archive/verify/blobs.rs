@@ -6,11 +6,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt as _};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 
 use super::super::blob::{Said, inspect};
 use super::super::digest::Hash;
@@ -18,7 +20,7 @@ use super::super::store::{Place, store_error};
 use super::super::time::{Day, day_folder, parse_day_folder};
 use super::super::under;
 use super::chains::Walk;
-use super::explain::{accuse, explain};
+use super::explain::{Accuser, explain};
 use super::index::{CONFLICT, DayIndex, EXPIRED, OTHER_TENANT, Record, path_key};
 use super::report::{Findings, Report, What};
 use super::{Options, Progress, local};
@@ -62,6 +64,9 @@ pub(super) struct Judge {
     day: DayIndex,
     tenant: Option<String>,
     progress: Arc<Progress>,
+    accuser: Arc<Accuser>,
+    /// Unlisted blobs that are held to be explained at the end.
+    held: Arc<AtomicUsize>,
 }
 
 /// Whether a blob must be read.
@@ -92,14 +97,47 @@ impl Judge {
         modified: impl FnOnce() -> Micros,
         tally: &mut Tally,
     ) {
-        self.progress.blobs.fetch_add(1, Ordering::Relaxed);
-        self.progress.bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
         let sha256 = Hash::of(body);
         let said = inspect(scanner, path, body, &sha256);
+        self.weigh(path, range, (sha256, body.len() as u64), said, modified, tally);
+    }
+
+    /// As [`Judge::judge`], for a blob too large to be held: its content is told by its hash alone.
+    pub fn judge_large(
+        &self,
+        path: &str,
+        range: std::ops::Range<usize>,
+        read: (Hash, u64),
+        modified: impl FnOnce() -> Micros,
+        tally: &mut Tally,
+    ) {
+        let why = range.is_empty().then(|| format!("it has {} bytes", read.1));
+        let said = Said { tenant: None, contradiction: why, other_day: false, conflict: false };
+        self.weigh(path, range, read, said, modified, tally);
+    }
+
+    fn weigh(
+        &self,
+        path: &str,
+        range: std::ops::Range<usize>,
+        (sha256, size): (Hash, u64),
+        said: Said,
+        modified: impl FnOnce() -> Micros,
+        tally: &mut Tally,
+    ) {
+        self.progress.blobs.fetch_add(1, Ordering::Relaxed);
+        self.progress.bytes.fetch_add(size, Ordering::Relaxed);
         if range.is_empty() {
             let others = self.tenant.is_some() && said.tenant.is_some() && said.tenant != self.tenant;
-            if !others {
-                tally.unlisted.push(Unlisted { path: path.to_owned(), sha256, modified: modified(), said });
+            if others {
+                return;
+            }
+            let unlisted = Unlisted { path: path.to_owned(), sha256, modified: modified(), said };
+            // Beyond the bound they are judged one by one: where each belongs is not told any more.
+            if self.held.fetch_add(1, Ordering::Relaxed) < REST {
+                tally.unlisted.push(unlisted);
+            } else {
+                self.accuser.accuse(unlisted, &mut tally.findings);
             }
             return;
         }
@@ -107,7 +145,7 @@ impl Judge {
         let records = &self.day.records()[range];
         let Some(record) = records.iter().find(|r| r.sha256 == sha256.0) else {
             let listed = Hash(records[0].sha256);
-            let detail = format!("listed with SHA-256 {listed}, has {sha256}, {} bytes", body.len());
+            let detail = format!("listed with SHA-256 {listed}, has {sha256}, {size} bytes");
             tally.findings.add(What::Modified, path, detail);
             return;
         };
@@ -117,10 +155,15 @@ impl Judge {
             tally.findings.add(What::Contradiction, path, "named like a conflict, but declared as none");
         } else {
             tally.blobs += 1;
-            tally.bytes += body.len() as u64;
+            tally.bytes += size;
         }
     }
 }
+
+/// A blob that is larger is never held in memory.
+pub(super) const LARGE: u64 = 32 << 20;
+/// Most KiB of blobs that are held at a time, but for a store that is local.
+const AT_ONCE: usize = 64 << 10;
 
 /// Everything left over from all days.
 #[derive(Default)]
@@ -131,7 +174,7 @@ pub(super) struct Rest {
     pub two: Vec<Record>,
 }
 
-/// Most left-over blobs that are held in memory to be explained by each other.
+/// Most left-over blobs of a kind that are held in memory to be explained by each other.
 const REST: usize = 50_000;
 
 /// Checks all blobs.
@@ -144,11 +187,15 @@ pub async fn check(place: &Place, prefix: &str, options: &Options, walk: &mut Wa
     let mut days: BTreeSet<Day> = walk.index.days().into_iter().collect();
     let found = partitions(place, prefix, options, &mut rest).await?;
     days.extend(found.into_iter().filter(|d| options.wants(*d)));
+    let accuser = Arc::new(Accuser::new(options, walk));
+    let held = Arc::new(AtomicUsize::new(rest.unlisted.len()));
     for day in days {
         let judge = Arc::new(Judge {
             day: walk.index.take(day)?,
             tenant: options.tenant.clone(),
             progress: options.progress.clone(),
+            accuser: Arc::clone(&accuser),
+            held: Arc::clone(&held),
         });
         let tally = match &options.local {
             Some(root) => local::day(root, prefix, day, &judge).await?,
@@ -160,10 +207,10 @@ pub async fn check(place: &Place, prefix: &str, options: &Options, walk: &mut Wa
         out.blobs += tally.blobs;
         out.bytes += tally.bytes;
         out.findings.merge(tally.findings);
-        leave(tally.unlisted, &mut rest, options, walk, &mut out.findings);
+        rest.unlisted.extend(tally.unlisted);
         absent(day, &judge.day, &mut rest, &mut out.findings);
     }
-    explain(place, prefix, options, walk, rest, &mut out.findings).await?;
+    explain(place, prefix, &accuser, walk, rest, &mut out.findings).await?;
     Ok(out)
 }
 
@@ -216,10 +263,16 @@ async fn stray(
     options: &Options,
     rest: &mut Rest,
 ) -> Result<()> {
-    let body = read(place, &meta.location).await?.unwrap_or_default();
     let path = relative(place, prefix, &meta.location);
-    let sha256 = Hash::of(&body);
-    let said = inspect(&mut Scanner::default(), &path, &body, &sha256);
+    let (sha256, said) = if meta.size > LARGE {
+        let why = Some(format!("it has {} bytes", meta.size));
+        let (sha256, _) = hash(place, &meta.location).await?.unwrap_or((Hash::of(b""), 0));
+        (sha256, Said { tenant: None, contradiction: why, other_day: false, conflict: false })
+    } else {
+        let body = read(place, &meta.location).await?.unwrap_or_default();
+        let sha256 = Hash::of(&body);
+        (sha256, inspect(&mut Scanner::default(), &path, &body, &sha256))
+    };
     if options.tenant.is_none() || said.tenant.is_none() || said.tenant == options.tenant {
         rest.unlisted.push(Unlisted { path, sha256, modified: meta.last_modified.timestamp_micros(), said });
     }
@@ -236,10 +289,17 @@ async fn remote(
 ) -> Result<Tally> {
     let folder = place.path(&under(prefix, &day_folder(day)))?;
     let list = place.store.list(Some(&folder)).map_err(|e| store_error(format!("cannot list {folder}"), e));
+    let memory = Arc::new(Semaphore::new(AT_ONCE));
     let tasks = list.map_ok(|meta| {
-        let (place, judge) = (place.clone(), Arc::clone(judge));
+        let (place, judge, memory) = (place.clone(), Arc::clone(judge), Arc::clone(&memory));
         let path = relative(&place, prefix, &meta.location);
-        let task = tokio::spawn(async move { one(&place, &judge, path, meta).await });
+        let task = tokio::spawn(async move {
+            let size = usize::try_from(meta.size).unwrap_or(usize::MAX).div_ceil(1 << 10).clamp(1, AT_ONCE);
+            let held = memory.acquire_many(u32::try_from(size).unwrap_or(u32::MAX)).await;
+            let tally = one(&place, &judge, path, meta).await;
+            drop(held);
+            tally
+        });
         async move { task.await.map_err(|e| Error::bug("checking a blob failed").source(e))? }
     });
     let tallies = tasks.try_buffer_unordered(concurrency.max(1));
@@ -253,13 +313,34 @@ async fn remote(
 
 async fn one(place: &Place, judge: &Judge, path: String, meta: ObjectMeta) -> Result<Tally> {
     let mut tally = Tally::default();
-    if let Look::Read(range) = judge.look(&path)
-        && let Some(body) = read(place, &meta.location).await?
-    {
-        let modified = || meta.last_modified.timestamp_micros();
+    let Look::Read(range) = judge.look(&path) else { return Ok(tally) };
+    let modified = || meta.last_modified.timestamp_micros();
+    if meta.size > LARGE {
+        if let Some(read) = hash(place, &meta.location).await? {
+            judge.judge_large(&path, range, read, modified, &mut tally);
+        }
+    } else if let Some(body) = read(place, &meta.location).await? {
         judge.judge(&mut Scanner::default(), &path, range, &body, modified, &mut tally);
     }
     Ok(tally)
+}
+
+/// An object's hash and size, read piece by piece; `None` if it went away since it was listed.
+async fn hash(place: &Place, path: &Path) -> Result<Option<(Hash, u64)>> {
+    let hashed = async {
+        let mut pieces = place.store.get(path).await?.into_stream();
+        let (mut hash, mut size) = (Sha256::new(), 0);
+        while let Some(piece) = pieces.try_next().await? {
+            hash.update(&piece);
+            size += piece.len() as u64;
+        }
+        Ok((Hash(hash.finalize().into()), size))
+    };
+    match hashed.await {
+        Ok(read) => Ok(Some(read)),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(e) => Err(store_error(format!("cannot read {path}"), e)),
+    }
 }
 
 /// An object's bytes; `None` if it went away since it was listed.
@@ -298,17 +379,6 @@ impl Tally {
     /// Notes a file that cannot be read.
     pub fn unreadable(&mut self, path: &str, why: &std::io::Error) {
         self.findings.add(What::Modified, path, format!("cannot be read: {why}"));
-    }
-}
-
-/// Keeps unlisted blobs for the end; beyond the bound they are judged one by one.
-fn leave(unlisted: Vec<Unlisted>, rest: &mut Rest, options: &Options, walk: &Walk, f: &mut Findings) {
-    for u in unlisted {
-        if rest.unlisted.len() < REST {
-            rest.unlisted.push(u);
-        } else {
-            accuse(u, options, walk, f);
-        }
     }
 }
 

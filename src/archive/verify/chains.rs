@@ -5,15 +5,15 @@
 //! compact records of it stay.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use object_store::ObjectStoreExt as _;
-use object_store::path::Path;
 
 use super::super::blob;
-use super::super::digest::{Envelope, Hash, Header, PAYLOAD_TYPE, Tip, parse_line};
+use super::super::digest::{Envelope, Hash, Header, Kind, PAYLOAD_TYPE, parse_line};
 use super::super::store::{Place, chain_ids, store_error};
 use super::super::time::{Day, Time, date, day_folder, day_of};
 use super::super::trust::{Distrust, Trust};
@@ -34,8 +34,8 @@ pub struct Chain {
     pub stored: (Micros, Micros),
     /// When its own writer's newest digest did: an ending is another's.
     pub spoke: Micros,
-    /// Its newest digest's header, if that parsed.
-    pub last: Option<Header>,
+    /// What its newest digest is, if that parsed.
+    pub last: Option<Kind>,
     /// For how long it may be silent.
     pub heartbeat: Micros,
 }
@@ -58,7 +58,7 @@ pub struct HeadRef {
 pub struct Claim {
     /// The hash.
     pub sha256: Hash,
-    /// When the digest claimed was closed (or a later time).
+    /// When the digest claimed was closed, or a later time.
     pub until: Micros,
     /// Who says so.
     pub by: String,
@@ -148,10 +148,95 @@ pub async fn walk(place: &Place, prefix: &str, options: &Options, trust: Arc<Tru
         progress: options.progress.clone(),
     });
     strays(&ctx, &mut walk).await?;
-    for id in chain_ids(place, prefix).await? {
-        walk_chain(&ctx, options, &id, &mut walk).await?;
+    let ids = chain_ids(place, prefix).await?;
+    let mut reads = pin!(read_all(&ctx, ids, options.concurrency));
+    let mut state: Option<State> = None;
+    while let Some(read) = reads.try_next().await? {
+        match read {
+            Read::Begin(chain) => {
+                walk.chains.extend(state.take().map(State::finish));
+                walk.findings.merge(chain.strays);
+                if let (Some(first), Some(last)) = (chain.digests.first(), chain.digests.last()) {
+                    state = Some(State::new(&chain.id, first.1, last.1));
+                }
+            }
+            Read::Digest(digest) => {
+                walk.digests += 1;
+                if options
+                    .expect_head
+                    .as_ref()
+                    .is_some_and(|p| p.seq == digest.seq && p.sha256 == digest.sha256)
+                {
+                    walk.pin_found = true;
+                }
+                if let Some(state) = &mut state {
+                    state.step(&ctx, *digest, &mut walk)?;
+                }
+            }
+        }
     }
+    walk.chains.extend(state.map(State::finish));
     Ok(walk)
+}
+
+/// A chain as it is listed.
+struct Listed {
+    id: String,
+    /// Number and store time, in order.
+    digests: Arc<Vec<(u64, Micros)>>,
+    strays: Findings,
+}
+
+/// One step along the chains.
+enum Read {
+    Begin(Listed),
+    Digest(Box<Digest>),
+}
+
+/// All digests of all chains in order. They are listed and read ahead, and checked on all cores: chains may be many and
+/// short, or few and long.
+fn read_all(ctx: &Arc<Ctx>, ids: Vec<String>, at_once: usize) -> impl Stream<Item = Result<Read>> + use<> {
+    let died = |e: tokio::task::JoinError| Error::bug("checking a digest failed").source(e);
+    let (lists, reads) = (Arc::clone(ctx), Arc::clone(ctx));
+    let listed = stream::iter(ids).map(move |id| {
+        let ctx = Arc::clone(&lists);
+        let task = tokio::spawn(async move { list(&ctx, id).await });
+        async move { task.await.map_err(died)? }
+    });
+    let mut chains = 0u32;
+    let steps = listed.buffered(16).map_ok(move |chain| {
+        let (n, digests) = (chains, Arc::clone(&chain.digests));
+        chains = chains.saturating_add(u32::from(!digests.is_empty()));
+        let id: Arc<str> = chain.id.as_str().into();
+        let each = (0..digests.len()).map(move |i| (n, Arc::clone(&id), digests[i]));
+        let begin = stream::iter([Ok::<_, Error>(Step::Begin(chain))]);
+        begin.chain(stream::iter(each.map(|(n, id, digest)| Ok(Step::Digest(n, id, digest)))))
+    });
+    let tasks = steps.try_flatten().map_ok(move |step| {
+        let ctx = Arc::clone(&reads);
+        let task = match step {
+            Step::Begin(chain) => Err(chain),
+            Step::Digest(n, id, digest) => Ok(tokio::spawn(async move { read(&ctx, n, &id, digest).await })),
+        };
+        async move {
+            match task {
+                Err(chain) => Ok(Read::Begin(chain)),
+                Ok(task) => Ok(Read::Digest(Box::new(task.await.map_err(died)??))),
+            }
+        }
+    });
+    tasks.try_buffered(at_once.clamp(1, 16))
+}
+
+enum Step {
+    Begin(Listed),
+    Digest(u32, Arc<str>, (u64, Micros)),
+}
+
+async fn list(ctx: &Ctx, id: String) -> Result<Listed> {
+    let mut strays = Findings::default();
+    let digests = Arc::new(numbers(ctx, &id, &mut strays).await?);
+    Ok(Listed { id, digests, strays })
 }
 
 /// Objects and folders of `_integrity/v1` that are neither chains nor heads.
@@ -196,36 +281,8 @@ async fn numbers(ctx: &Ctx, id: &str, findings: &mut Findings) -> Result<Vec<(u6
     Ok(out)
 }
 
-async fn walk_chain(ctx: &Arc<Ctx>, options: &Options, id: &str, walk: &mut Walk) -> Result<()> {
-    let numbers = numbers(ctx, id, &mut walk.findings).await?;
-    let (Some(first), Some(last)) = (numbers.first().copied(), numbers.last().copied()) else {
-        return Ok(());
-    };
-    let chain = u32::try_from(walk.chains.len()).unwrap_or(u32::MAX);
-    let mut state = State::new(id, first.1, last.1);
-    let names: Vec<(u64, Micros, Path)> = numbers
-        .iter()
-        .map(|(seq, stored)| Ok((*seq, *stored, ctx.place.path(&chain_name(&ctx.prefix, id, *seq))?)))
-        .collect::<Result<_>>()?;
-    // Read ahead and checked on all cores, taken in order.
-    let digests = stream::iter(names).map(|(seq, stored, path)| {
-        let ctx = Arc::clone(ctx);
-        let task = tokio::spawn(async move { read(&ctx, chain, (seq, stored), path).await });
-        async move { task.await.map_err(|e| Error::bug("checking a digest failed").source(e))? }
-    });
-    let mut digests = digests.buffered(8);
-    while let Some(digest) = digests.try_next().await? {
-        walk.digests += 1;
-        if options.expect_head.as_ref().is_some_and(|p| p.seq == digest.seq && p.sha256 == digest.sha256) {
-            walk.pin_found = true;
-        }
-        state.step(ctx, digest, walk)?;
-    }
-    walk.chains.push(state.finish());
-    Ok(())
-}
-
-async fn read(ctx: &Ctx, chain: u32, (seq, stored): (u64, Micros), path: Path) -> Result<Digest> {
+async fn read(ctx: &Ctx, chain: u32, id: &str, (seq, stored): (u64, Micros)) -> Result<Digest> {
+    let path = ctx.place.path(&chain_name(&ctx.prefix, id, seq))?;
     let bytes = async { ctx.place.store.get(&path).await?.bytes().await }.await;
     let bytes = bytes.map_err(|e| store_error(format!("cannot read {path}"), e))?;
     ctx.progress.digests.fetch_add(1, Ordering::Relaxed);
@@ -291,8 +348,8 @@ pub(super) fn gather(walk: &mut Walk, name: &str, sha256: Hash, header: &Header,
         claim(walk, &e.chain_id, e.seq, e.sha256, header.until.0, name);
         claim(walk, &e.chain_id, e.seq.saturating_add(1), e.ending, header.until.0, name);
     }
-    claim_tips(walk, name, &header.witnessed);
-    if let Some(tips) = &header.chains {
+    claim_tips(walk, name, header);
+    if header.chains.is_some() {
         let head =
             HeadRef { chain_id: header.chain_id.clone(), seq: header.seq, sha256, until: header.until.0 };
         // Nobody is told to pin what no trusted key signed.
@@ -300,13 +357,13 @@ pub(super) fn gather(walk: &mut Walk, name: &str, sha256: Hash, header: &Header,
             walk.newest_head = Some(head.clone());
         }
         walk.heads.push(head);
-        claim_tips(walk, name, tips);
     }
 }
 
-/// Notes the tips that a head names.
-pub(super) fn claim_tips(walk: &mut Walk, by: &str, tips: &[Tip]) {
-    for tip in tips {
+/// Notes the tips that a digest names.
+pub(super) fn claim_tips(walk: &mut Walk, by: &str, header: &Header) {
+    let base = header.settled.iter().filter_map(|s| s.base.as_ref());
+    for tip in header.witnessed.iter().chain(header.chains.iter().flatten()).chain(base) {
         claim(walk, &tip.chain_id, tip.seq, tip.sha256, tip.until.0, by);
     }
 }
@@ -321,7 +378,8 @@ pub(super) fn claim(walk: &mut Walk, chain_id: &str, seq: u64, sha256: Hash, unt
             let detail = format!("{by} names {sha256}, {} names {}", o.get().by, o.get().sha256);
             walk.findings.add(What::RolledBack, format!("chain {chain_id}, digest {seq}"), detail);
         }
-        std::collections::btree_map::Entry::Occupied(_) => {}
+        // Whoever says less of its age would have it kept too long.
+        std::collections::btree_map::Entry::Occupied(mut o) => o.get_mut().until = until.min(o.get().until),
     }
 }
 

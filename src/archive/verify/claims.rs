@@ -111,7 +111,7 @@ fn stray_head(prefix: &str, options: &Options, walk: &mut Walk, name: String, by
         return distrusted(&mut walk.findings, &name, why, h.until);
     }
     claim(walk, &h.chain_id, h.seq, Hash::of(bytes), h.until.0, &name);
-    claim_tips(walk, &name, h.chains.as_deref().unwrap_or_default());
+    claim_tips(walk, &name, h);
 }
 
 /// The anchor's heads are out of reach of whoever altered the archive: what they name must be there.
@@ -138,7 +138,7 @@ async fn anchored(anchor: &Place, prefix: &str, options: &Options, walk: &mut Wa
             continue;
         }
         claim(walk, &e.header.chain_id, e.header.seq, sha256, at.0, &by);
-        claim_tips(walk, &by, e.header.chains.as_deref().unwrap_or_default());
+        claim_tips(walk, &by, &e.header);
     }
     for head in walk.heads.clone() {
         if !known.contains(&head.sha256) && head.until >= options.now - options.retention {
@@ -206,7 +206,7 @@ fn ends(prefix: &str, options: &Options, walk: &mut Walk) {
     for chain in &mut walk.chains {
         let (id, seq) = (chain.summary.chain_id.clone(), chain.summary.seq);
         let name = chain_name(prefix, &id, seq);
-        let kind = chain.last.as_ref().map(|h| h.kind);
+        let kind = chain.last;
         let quiet = chain.heartbeat.saturating_mul(2).saturating_add(600 * SECOND);
         chain.summary.state = match kind {
             Some(Kind::Farewell) => "farewell",

@@ -4,6 +4,7 @@
 //! never to "verified".
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 
 use super::super::chain_name;
 use super::super::digest::{Envelope, Hash, parse_line};
@@ -14,13 +15,14 @@ use super::chains::Walk;
 use super::index::{PathKey, Record, path_key};
 use super::report::{Findings, Report, What};
 use super::{Options, PENDING};
+use crate::clock::Micros;
 use crate::error::Result;
 
 /// Pairs what is missing with what is unlisted, and says what remains.
 pub(super) async fn explain(
     place: &Place,
     prefix: &str,
-    options: &Options,
+    accuser: &Accuser,
     walk: &Walk,
     rest: Rest,
     f: &mut Findings,
@@ -42,7 +44,7 @@ pub(super) async fn explain(
     }
     for u in rest.unlisted {
         let Some(r) = missing.get_mut(&u.sha256.0).and_then(Vec::pop) else {
-            accuse(u, options, walk, f);
+            accuser.accuse(u, f);
             continue;
         };
         let (listed, by) = path(r);
@@ -89,42 +91,67 @@ async fn paths(
     Ok(out)
 }
 
+/// A chain during which a blob may have been stored and not named.
+struct Unfinished {
+    id: String,
+    open: bool,
+    span: RangeInclusive<Micros>,
+}
+
 /// Says why a blob that no digest names is, or is not, an accusation.
-pub(super) fn accuse(u: Unlisted, options: &Options, walk: &Walk, f: &mut Findings) {
-    let stored = Time(u.modified);
-    if let Some(why) = u.said.contradiction {
-        let what = if u.said.other_day { What::BackDated } else { What::Unlisted };
-        return f.add(what, u.path, format!("stored {stored}, named by no digest; {why}"));
+pub(super) struct Accuser {
+    now: Micros,
+    /// When the archive's first digest was stored.
+    began: Option<Micros>,
+    unfinished: Vec<Unfinished>,
+}
+
+impl Accuser {
+    /// What the chains tell of it.
+    pub fn new(options: &Options, walk: &Walk) -> Self {
+        // A writer names a blob some seconds after it is stored, so one that died, or cannot put its digests, left some
+        // behind its last.
+        let unfinished = walk.chains.iter().filter_map(|c| {
+            let end = match c.summary.state {
+                "ended" => c.stored.1,
+                "silent" | "open" => options.now,
+                _ => return None,
+            };
+            Some(Unfinished {
+                id: c.summary.chain_id.clone(),
+                open: c.summary.state == "open",
+                span: c.spoke.saturating_sub(60 * SECOND)..=end,
+            })
+        });
+        let began = walk.chains.iter().map(|c| c.stored.0).min();
+        Accuser { now: options.now, began, unfinished: unfinished.collect() }
     }
-    if options.now.saturating_sub(u.modified) < PENDING {
-        return f.add(What::Pending, u.path, format!("stored {stored}, named by no digest yet"));
-    }
-    let began = walk.chains.iter().map(|c| c.stored.0).min();
-    if began.is_none_or(|began| u.modified < began) {
-        let detail = format!("stored {stored}, before the archive's first digest; nothing proves it");
-        return f.add(What::BeforeFirstDigest, u.path, detail);
-    }
-    // A writer names a blob some seconds after it is stored, so one that died, or cannot put its digests, left some
-    // behind its last.
-    let unfinished = walk.chains.iter().find(|c| {
-        let end = match c.summary.state {
-            "ended" => c.stored.1,
-            "silent" | "open" => options.now,
-            _ => return false,
-        };
-        (c.spoke.saturating_sub(60 * SECOND)..=end).contains(&u.modified)
-    });
-    match unfinished {
-        Some(c) if c.summary.state == "open" => {
-            let detail = format!("stored {stored}; chain {} has put no digest since", c.summary.chain_id);
-            f.add(What::Pending, u.path, detail);
+
+    /// Notes what it is.
+    pub fn accuse(&self, u: Unlisted, f: &mut Findings) {
+        let stored = Time(u.modified);
+        if let Some(why) = u.said.contradiction {
+            let what = if u.said.other_day { What::BackDated } else { What::Unlisted };
+            return f.add(what, u.path, format!("stored {stored}, named by no digest; {why}"));
         }
-        Some(c) => {
-            let id = &c.summary.chain_id;
-            let detail =
-                format!("stored {stored}, while chain {id} died; named once its event is delivered again");
-            f.add(What::Orphan, u.path, detail);
+        if self.now.saturating_sub(u.modified) < PENDING {
+            return f.add(What::Pending, u.path, format!("stored {stored}, named by no digest yet"));
         }
-        None => f.add(What::Unlisted, u.path, format!("stored {stored}, named by no digest")),
+        if self.began.is_none_or(|began| u.modified < began) {
+            let detail = format!("stored {stored}, before the archive's first digest; nothing proves it");
+            return f.add(What::BeforeFirstDigest, u.path, detail);
+        }
+        match self.unfinished.iter().find(|c| c.span.contains(&u.modified)) {
+            Some(Unfinished { id, open: true, .. }) => {
+                f.add(What::Pending, u.path, format!("stored {stored}; chain {id} has put no digest since"));
+            }
+            Some(Unfinished { id, .. }) => {
+                let detail = format!(
+                    "stored {stored}, while chain {id} died; named once its event is delivered again"
+                );
+                f.add(What::Orphan, u.path, detail);
+            }
+            None => f.add(What::Unlisted, u.path, format!("stored {stored}, named by no digest")),
+        }
     }
 }

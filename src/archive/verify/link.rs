@@ -88,7 +88,7 @@ impl State {
         if header.kind != Kind::Ending {
             self.chain.spoke = digest.stored;
         }
-        self.take(digest.seq, digest.sha256, header);
+        self.take(digest.seq, digest.sha256, &header);
         Ok(())
     }
 
@@ -144,7 +144,7 @@ impl State {
         }
     }
 
-    fn take(&mut self, seq: u64, sha256: Hash, header: Header) {
+    fn take(&mut self, seq: u64, sha256: Hash, header: &Header) {
         let s = &mut self.chain.summary;
         if s.writer.is_empty() && header.kind != Kind::Ending {
             s.writer.clone_from(&header.writer);
@@ -153,11 +153,11 @@ impl State {
         s.entries += header.count;
         if header.kind != Kind::Ending {
             s.until = header.until;
-            self.chain.heartbeat = heartbeat(&header);
+            self.chain.heartbeat = heartbeat(header);
         }
         let end = matches!(header.kind, Kind::Farewell | Kind::Ending);
         self.before = Some(Before { seq, sha256, parsed: Some((header.until, end)) });
-        self.chain.last = Some(header);
+        self.chain.last = Some(header.kind);
     }
 
     /// The chain as it was found.

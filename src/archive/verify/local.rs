@@ -10,9 +10,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
+use sha2::{Digest as _, Sha256};
+
+use super::super::digest::Hash;
 use super::super::time::{Day, day_folder};
 use super::super::under;
-use super::blobs::{Judge, Look, Tally};
+use super::blobs::{Judge, LARGE, Look, Tally};
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::event::json::Scanner;
@@ -105,27 +108,62 @@ fn work_off(receive: &Mutex<Receiver<Vec<Found>>>, judge: &Judge) -> Tally {
                 continue;
             }
             match read(&file, &mut buf) {
-                Ok(len) => {
+                Ok(Body::Whole(len)) => {
                     judge.judge(&mut scanner, &path, range, &buf[..len], || modified(&file), &mut tally)
+                }
+                Ok(Body::Large(hash, size)) => {
+                    judge.judge_large(&path, range, (hash, size), || modified(&file), &mut tally)
                 }
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => tally.unreadable(&path, &e),
+            }
+            if buf.len() > 1 << 20 {
+                buf = vec![0; 64 << 10];
             }
         }
     }
 }
 
+/// What was read of a file.
+enum Body {
+    /// All of it, so many bytes, in the buffer.
+    Whole(usize),
+    /// It is too large to be held: its hash and size.
+    Large(Hash, u64),
+}
+
 /// Reads a whole file into a buffer that grows as needed; most files take two reads.
-fn read(path: &Path, buf: &mut Vec<u8>) -> io::Result<usize> {
+fn read(path: &Path, buf: &mut Vec<u8>) -> io::Result<Body> {
     let mut file = File::open(path)?;
     let mut len = 0;
     loop {
         if len == buf.len() {
+            if len as u64 >= LARGE {
+                return hash(file, buf);
+            }
             buf.resize(len * 2, 0);
         }
         match file.read(&mut buf[len..]) {
-            Ok(0) => return Ok(len),
+            Ok(0) => return Ok(Body::Whole(len)),
             Ok(n) => len += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Hashes the rest of a file behind what was read of it.
+fn hash(mut file: File, buf: &mut [u8]) -> io::Result<Body> {
+    let mut hash = Sha256::new();
+    hash.update(&*buf);
+    let mut size = buf.len() as u64;
+    loop {
+        match file.read(buf) {
+            Ok(0) => return Ok(Body::Large(Hash(hash.finalize().into()), size)),
+            Ok(n) => {
+                hash.update(&buf[..n]);
+                size += n as u64;
+            }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }

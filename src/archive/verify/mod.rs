@@ -160,6 +160,7 @@ fn finish(
     }
     let verdict = findings.verdict();
     let (findings, counts) = findings.finish();
+    let older = walk.chains.len().saturating_sub(Report::KEEP);
     let newest_head = walk.newest_head.as_ref().map(|h| format!("{}:{}", h.seq, h.sha256));
     Report {
         verdict,
@@ -177,7 +178,8 @@ fn finish(
         heads: walk.heads_read,
         expected_head: options.expect_head.as_ref().map(|p| format!("{}:{}", p.seq, p.sha256)),
         newest_head,
-        chains: walk.chains.into_iter().take(Report::KEEP).map(|c| c.summary).collect(),
+        chains_in_all: walk.chains.len() as u64,
+        chains: walk.chains.into_iter().skip(older).map(|c| c.summary).collect(),
         keys: walk.keys.into_iter().map(|(key_id, digests)| KeyUse { key_id, digests }).collect(),
     }
 }

@@ -211,7 +211,9 @@ pub struct Report {
     pub expected_head: Option<String>,
     /// The head that covers most: pin this (`seq:sha256`) for the next time.
     pub newest_head: Option<String>,
-    /// Chains, by id; at most [`Report::KEEP`].
+    /// How many chains there are.
+    pub chains_in_all: u64,
+    /// The newest of them, by id; at most [`Report::KEEP`].
     pub chains: Vec<ChainSummary>,
     /// Keys that signed.
     pub keys: Vec<KeyUse>,
@@ -220,6 +222,8 @@ pub struct Report {
 impl Report {
     /// Findings of one kind, and chains, that are kept in full; the rest is counted.
     pub const KEEP: usize = 1_000;
+    /// Notices of one kind that the text shows.
+    const NOTICES: usize = 20;
 
     /// The report as text: findings first.
     pub fn to_text(&self) -> String {
@@ -235,7 +239,13 @@ impl Report {
             Verdict::Incomplete => "INCOMPLETE: nothing is wrong, but not everything is proved",
         };
         writeln!(t, "{verdict}\n")?;
+        let mut notices: BTreeMap<What, usize> = BTreeMap::new();
         for f in &self.findings {
+            let n = notices.entry(f.what).or_default();
+            *n += 1;
+            if f.weight == Weight::Notice && *n > Self::NOTICES {
+                continue;
+            }
             let weight = match f.weight {
                 Weight::Tampered => "tampered",
                 Weight::Incomplete => "incomplete",
@@ -244,7 +254,9 @@ impl Report {
             writeln!(t, "{weight:<10}  {:<19}  {}\n            {}", name(f.what), f.subject, f.detail)?;
         }
         for (what, n) in &self.counts {
-            let shown = self.findings.iter().filter(|f| f.what == *what).count() as u64;
+            let notice = what.weight() == Weight::Notice;
+            let found = notices.get(what).copied().unwrap_or(0);
+            let shown = if notice { found.min(Self::NOTICES) } else { found } as u64;
             if *n > shown {
                 writeln!(t, "            … and {} more {}", n - shown, name(*what))?;
             }
@@ -269,8 +281,8 @@ impl Report {
         }
         writeln!(
             t,
-            "checked     {} blobs, {} bytes, {} digests, {} heads",
-            self.blobs, self.bytes, self.digests, self.heads
+            "checked     {} blobs, {} bytes, {} digests, {} heads, {} chains",
+            self.blobs, self.bytes, self.digests, self.heads, self.chains_in_all
         )?;
         if let Some(pin) = &self.expected_head {
             writeln!(t, "pinned      {pin}")?;
@@ -285,6 +297,10 @@ impl Report {
                 "chain       {id} by {}: {n} digests, {e} entries, {} to {}, {}",
                 c.writer, c.since, c.until, c.state
             )?;
+        }
+        let more = self.chains_in_all.saturating_sub(self.chains.len() as u64);
+        if more > 0 {
+            writeln!(t, "            … and {more} more chains, with smaller ids")?;
         }
         if let Some(head) = &self.newest_head {
             writeln!(t, "\npin this head for the next time: --expect-head {head}")?;
@@ -302,6 +318,7 @@ pub fn name(what: What) -> String {
 #[derive(Debug, Default)]
 pub struct Findings {
     kept: Vec<Finding>,
+    shown: BTreeMap<What, usize>,
     counts: BTreeMap<What, u64>,
     weights: [u64; 3],
 }
@@ -321,10 +338,15 @@ impl Findings {
         detail: impl Into<String>,
     ) {
         self.weights[weight as usize] += 1;
-        let n = self.counts.entry(what).or_default();
-        *n += 1;
-        if *n <= Report::KEEP as u64 {
-            self.kept.push(Finding { what, weight, subject: subject.into(), detail: detail.into() });
+        *self.counts.entry(what).or_default() += 1;
+        self.keep(what, || Finding { what, weight, subject: subject.into(), detail: detail.into() });
+    }
+
+    fn keep(&mut self, what: What, finding: impl FnOnce() -> Finding) {
+        let shown = self.shown.entry(what).or_default();
+        if *shown < Report::KEEP {
+            *shown += 1;
+            self.kept.push(finding());
         }
     }
 
@@ -336,7 +358,7 @@ impl Findings {
         for (a, b) in self.weights.iter_mut().zip(other.weights) {
             *a += b;
         }
-        self.kept.extend(other.kept);
+        other.kept.into_iter().for_each(|f| self.keep(f.what, || f));
     }
 
     /// The verdict that these findings amount to.
@@ -352,12 +374,6 @@ impl Findings {
     pub fn finish(mut self) -> (Vec<Finding>, BTreeMap<What, u64>) {
         self.kept.sort_by(|a, b| {
             (a.weight, a.what, &a.subject, &a.detail).cmp(&(b.weight, b.what, &b.subject, &b.detail))
-        });
-        let mut kept: BTreeMap<What, usize> = BTreeMap::new();
-        self.kept.retain(|f| {
-            let n = kept.entry(f.what).or_default();
-            *n += 1;
-            *n <= Report::KEEP
         });
         (self.kept, self.counts)
     }

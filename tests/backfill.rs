@@ -4,11 +4,12 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -213,6 +214,26 @@ fn skip_existing_leaves_out_what_others_landed() {
     let summary = backfill(&home, &["--skip-existing", "export.ndjson"]);
     assert_eq!(summary["alreadyStored"], 30, "{summary}");
     home.lake().holds_once("risk_evaluations", ids(120));
+}
+
+/// Nothing counts how often a line was delivered, so there is no haste; small files would make every later look dearer.
+#[test]
+fn rows_that_are_looked_up_wait_for_others() {
+    let home = Home::new();
+    let mut command = home.command(&["backfill", "--skip-existing", "--layout", "risk_evaluations", "-"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("the built binary starts");
+    let mut input = child.stdin.take().expect("it was asked for");
+    for part in [0..2_000, 2_000..4_000] {
+        input.write_all(ndjson(&risks(part)).as_bytes()).expect("it reads");
+        thread::sleep(Duration::from_millis(2_500));
+    }
+    drop(input);
+    assert!(child.wait().expect("it ends").success());
+    home.lake().holds_once("risk_evaluations", ids(4_000));
+    let files = home.lake().files("risk_evaluations");
+    let days: BTreeSet<_> = files.iter().map(|f| f.parent()).collect();
+    assert_eq!(files.len(), days.len(), "{files:?}");
 }
 
 #[test]

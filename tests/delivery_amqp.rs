@@ -5,6 +5,7 @@ mod live;
 mod support;
 
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lakehead::source::amqp::{Depth, depth};
@@ -64,6 +65,66 @@ async fn a_broker_that_restarts_in_the_middle() {
         all_landed(&site, &mut process, 8000).await;
         eventually("an empty queue", SOON, async || ready(&broker.url(), QUEUE).await == Some(0)).await;
     }
+}
+
+/// The node of a cluster that leads a quorum queue.
+async fn leader(nodes: &Arc<Vec<Broker>>, at: usize) -> usize {
+    let nodes = Arc::clone(nodes);
+    blocking(move || {
+        let told = nodes[at].ctl(&["list_queues", "name", "leader"]);
+        let line = told.lines().find(|l| l.starts_with(QUEUE));
+        let found = line.and_then(|l| nodes.iter().position(|node| l.contains(node.node_name())));
+        found.unwrap_or_else(|| panic!("nobody leads {QUEUE}: {told}"))
+    })
+    .await
+}
+
+/// One process is connected to the node that dies, one to another: the queue moves, and both go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_leads_the_queue_dies_and_another_takes_over() {
+    let nodes = Arc::new(blocking(|| Broker::cluster(3, &Options::default())).await);
+    let site = Site::new(&nodes[0].url(), "prefetch = 300", "[roll]\nage = \"300ms\"");
+    assert!(
+        site.command(&["run", "--only", "data_lake", "--until-empty"]).status().expect("starts").success()
+    );
+    let dying = leader(&nodes, 0).await;
+    let [near, far] = [1, 2].map(|n| (dying + n) % 3);
+    let start = |name: &str, node: usize| {
+        let mut command = site.command(&["run", "--only", "data_lake"]);
+        command.env("LAKEHEAD_RABBITMQ__URL", nodes[node].url());
+        Process::spawn(name, command, site.dir.path())
+    };
+    let (mut there, mut elsewhere) = (start("there", dying), start("elsewhere", near));
+    let channel = live::channel(&nodes[far].url()).await;
+    let both = async || {
+        let connection = Connection::connect(&nodes[far].url(), Default::default()).await.expect("accepted");
+        depth(&connection, QUEUE).await.expect("an answer").is_some_and(|d| d.consumers == 4)
+    };
+    eventually("both to consume", SOON, async || both().await).await;
+    publish(&channel, EXCHANGE, (0..6000).map(risk)).await;
+    eventually("a file", SOON, async || !site.files("risk_evaluations", "parquet").is_empty()).await;
+    blocking({
+        let nodes = Arc::clone(&nodes);
+        move || nodes[dying].kill()
+    })
+    .await;
+    publish(&channel, EXCHANGE, (6000..8000).map(risk)).await;
+    eventually("all events without the dead node", SOON * 2, async || {
+        site.counted("risk_evaluations", "eventId").len() == 8000
+    })
+    .await;
+    assert_ne!(leader(&nodes, near).await, dying);
+    blocking({
+        let nodes = Arc::clone(&nodes);
+        move || nodes[dying].restart()
+    })
+    .await;
+    eventually("both to consume again", SOON, async || both().await).await;
+    publish(&channel, EXCHANGE, (8000..9000).map(risk)).await;
+    all_landed(&site, &mut elsewhere, 9000).await;
+    terminate(&mut there);
+    site.exactly("risk_evaluations", "eventId", "risk", 9000);
+    eventually("an empty queue", SOON, async || ready(&nodes[far].url(), QUEUE).await == Some(0)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

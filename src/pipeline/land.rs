@@ -71,6 +71,8 @@ pub struct Shore {
     pub puts: Semaphore,
     /// Looks at a time.
     pub looks: Semaphore,
+    /// One, for batches of large rows: they are encoded one after another.
+    pub large: Semaphore,
     /// The process's key of identities.
     pub key: IdentityKey,
     /// Where names of fences come from.
@@ -187,6 +189,16 @@ impl Pause {
     }
 }
 
+/// Rows from this length on are large.
+const LARGE_ROW: usize = 1 << 20;
+
+/// How often encoding holds a large row, beside the row itself: as a column, as a page, and compressed.
+const ENCODING: usize = 3;
+
+fn longest(rows: &Rows) -> usize {
+    rows.index().iter().map(|at| rows.row(at).len()).max().unwrap_or(0)
+}
+
 impl Shore {
     /// Lands a batch.
     pub async fn land(self: Arc<Self>, mut landing: Landing) -> Landed {
@@ -244,6 +256,12 @@ impl Shore {
         }
         let layout = Arc::clone(self.layouts.get(landing.partition.layout));
         let footer = footer(&layout, landing);
+        let longest = longest(&landing.rows);
+        let mut alone = None;
+        if longest >= LARGE_ROW {
+            alone = self.large.acquire().await.ok();
+            landing.charge.resize(landing.charge.bytes() + ENCODING * longest);
+        }
         let mut rows = std::mem::take(&mut landing.rows);
         let (rows, encoded) = self
             .cpu
@@ -252,6 +270,7 @@ impl Shore {
                 (rows, encoded)
             })
             .await?;
+        drop(alone);
         landing.rows = rows;
         match encoded {
             Ok(bytes) => {

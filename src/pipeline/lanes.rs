@@ -3,7 +3,7 @@
 //! A lane owns its partition's open batches, fresh and flagged, those that wait to land, the next sequence number, and
 //! the claims that fences made. It decides nothing about time or memory: [`super::state`] does.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -184,7 +184,7 @@ impl Open {
     }
 }
 
-/// Which lane: an index into [`Lanes`].
+/// Which lane: an index into [`Lanes`], good until the next [`Lanes::sweep`].
 pub type LaneId = usize;
 
 /// All lanes of a process.
@@ -194,8 +194,22 @@ pub struct Lanes {
     ids: HashMap<Partition, LaneId, RandomState>,
     /// Where the last row went: rows of one partition come together.
     last: LaneId,
-    values: HashSet<Arc<str>>,
+    /// Every value's text, kept once, with its number.
+    values: HashMap<Arc<str>, u32>,
+    /// The next sequence numbers of lanes that were swept: a name that was used must never be forgotten.
+    swept: HashMap<Key, u32>,
 }
+
+/// A partition in a few bytes: a process that lives for months sees many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    layout: u16,
+    day: i32,
+    /// The number of the value; [`NO_VALUE`] if there is none.
+    value: u32,
+}
+
+const NO_VALUE: u32 = u32::MAX;
 
 impl Lanes {
     /// The lane of a row.
@@ -215,12 +229,22 @@ impl Lanes {
 
     /// A value's text, kept once.
     fn intern(&mut self, text: &str) -> Arc<str> {
-        if let Some(known) = self.values.get(text) {
+        if let Some((known, _)) = self.values.get_key_value(text) {
             return Arc::clone(known);
         }
         let fresh: Arc<str> = text.into();
-        self.values.insert(Arc::clone(&fresh));
+        let number = u32::try_from(self.values.len()).unwrap_or(NO_VALUE);
+        self.values.insert(Arc::clone(&fresh), number);
         fresh
+    }
+
+    /// A partition's key; none if its value has no number, or one too large.
+    fn key(&self, partition: &Partition) -> Option<Key> {
+        let value = match &partition.value {
+            None => NO_VALUE,
+            Some(text) => *self.values.get(text).filter(|n| **n != NO_VALUE)?,
+        };
+        Some(Key { layout: partition.layout, day: partition.day, value })
     }
 
     /// The lane of a partition.
@@ -228,9 +252,34 @@ impl Lanes {
         if let Some(id) = self.ids.get(partition) {
             return *id;
         }
-        self.lanes.push((partition.clone(), Lane::default()));
+        let seq = self.key(partition).and_then(|key| self.swept.remove(&key)).unwrap_or(0);
+        self.lanes.push((partition.clone(), Lane { seq, ..Lane::default() }));
         self.ids.insert(partition.clone(), self.lanes.len() - 1);
         self.lanes.len() - 1
+    }
+
+    /// Drops the lanes that hold nothing, as soon as they are the half; of those that have names in the store, the next
+    /// sequence number stays.
+    pub fn sweep(&mut self) {
+        let held = |lane: &Lane| !lane.is_idle() || lane.has_claims();
+        let idle = self.lanes.iter().filter(|(_, lane)| !held(lane)).count();
+        if idle == 0 || 2 * idle < self.lanes.len() {
+            return;
+        }
+        self.ids.clear();
+        for (partition, lane) in std::mem::take(&mut self.lanes) {
+            let key = if held(&lane) { None } else { self.key(&partition) };
+            match key {
+                Some(_) if lane.seq == 0 => {}
+                Some(key) => {
+                    self.swept.insert(key, lane.seq);
+                }
+                None => {
+                    self.ids.insert(partition.clone(), self.lanes.len());
+                    self.lanes.push((partition, lane));
+                }
+            }
+        }
     }
 
     /// A lane with its partition.
@@ -252,5 +301,68 @@ impl Lanes {
     /// Every lane, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
         self.lanes.iter_mut().map(|(_, lane)| lane)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition(lanes: &mut Lanes, tenant: u32, day: i32) -> Partition {
+        let value = (tenant > 0).then(|| lanes.intern(&format!("tenant-{tenant}")));
+        Partition { layout: 0, day, value }
+    }
+
+    fn put_one(lanes: &mut Lanes, tenant: u32, day: i32) -> u32 {
+        let partition = partition(lanes, tenant, day);
+        let id = lanes.id(&partition);
+        lanes.lane(id).seq += 1;
+        lanes.lane(id).seq
+    }
+
+    #[test]
+    fn swept_lanes_go_on_with_their_names() {
+        let mut lanes = Lanes::default();
+        for day in 0..400 {
+            for tenant in 0..20 {
+                assert_eq!(put_one(&mut lanes, tenant, day), 1);
+            }
+            // Late rows of the day before, again and again.
+            let before = put_one(&mut lanes, 7, 0);
+            assert_eq!(before, if day == 0 { 2 } else { u32::try_from(day).expect("a day") + 2 });
+            lanes.sweep();
+            assert!(lanes.lanes.is_empty() && lanes.ids.is_empty(), "{}", lanes.lanes.len());
+        }
+        assert_eq!(lanes.swept.len(), 20 * 400);
+        assert_eq!(size_of::<(Key, u32)>(), 16);
+        for tenant in 0..20 {
+            assert_eq!(put_one(&mut lanes, tenant, 399), 2);
+        }
+    }
+
+    #[test]
+    fn what_holds_something_is_not_swept() {
+        let mut lanes = Lanes::default();
+        let budget = Budget::new(1_000);
+        let ids: Vec<LaneId> =
+            (0..8).map(|day| lanes.id(&Partition { layout: 0, day, value: None })).collect();
+        lanes.lane(ids[1]).open(false, 0, &budget);
+        lanes.lane(ids[3]).busy = true;
+        lanes.lane(ids[3]).seq = 5;
+        lanes.lane(ids[6]).remember(Claims::Some(vec![1]), 9);
+        lanes.sweep();
+        let days: Vec<i32> = lanes.iter().map(|(_, partition, _)| partition.day).collect();
+        assert_eq!(days, [1, 3, 6]);
+        for (id, partition, _) in lanes.iter() {
+            assert_eq!(lanes.ids[partition], id);
+        }
+        // Nothing was put in the others: there is nothing to remember.
+        assert!(lanes.swept.is_empty());
+        let third = lanes.id(&Partition { layout: 0, day: 3, value: None });
+        assert!(lanes.get(third).1.busy && lanes.get(third).1.seq == 5);
+        lanes.iter_mut().for_each(|lane| lane.forget_claims(10));
+        lanes.lane(third).busy = false;
+        lanes.sweep();
+        assert_eq!(lanes.iter().count(), 1);
     }
 }

@@ -98,6 +98,12 @@ pub struct Found {
     pub seq: u32,
 }
 
+/// A file of the partition, and its size where that was listed: then its end is read without asking for it first.
+type Listed = (Path, Option<u64>);
+
+/// A writer's highest sequence number in the partition, and the size of what has it.
+type Last = (u32, u64);
+
 /// Fences every other writer out of the landing's partition, and returns which of its rows some file there holds.
 ///
 /// # Errors
@@ -107,8 +113,8 @@ pub async fn fence_and_look(shore: &Shore, landing: &Landing) -> Result<Found> {
     let mut found = pass_fences(shore, landing).await?;
     let others = shore.registry.others(&layout.name).await?;
     let folder = shore.store.path(&format!("{}/{}", layout.name, landing.partition.path(&layout)))?;
-    let mut files: Vec<Path> = Vec::new();
-    let mut last: BTreeMap<String, u32> = BTreeMap::new();
+    let mut files: Vec<Listed> = Vec::new();
+    let mut last: BTreeMap<String, Last> = BTreeMap::new();
     for meta in shore.store.list_all(&folder).await? {
         // Only what lies in the partition itself; deeper folders are not ours.
         let Some(name) =
@@ -117,11 +123,11 @@ pub async fn fence_and_look(shore: &Shore, landing: &Landing) -> Result<Found> {
             continue;
         };
         if let Some((writer, seq)) = parse_name(name) {
-            let highest = last.entry(writer.to_owned()).or_insert(seq);
-            *highest = seq.max(*highest);
+            let highest = last.entry(writer.to_owned()).or_insert((seq, meta.size));
+            *highest = (*highest).max((seq, meta.size));
         }
         if name.ends_with(".parquet") && !name.starts_with('_') {
-            files.push(meta.location);
+            files.push((meta.location, Some(meta.size)));
         }
     }
     if let Some(rule) = shore.without {
@@ -154,8 +160,8 @@ async fn carelessly(
     landing: &Landing,
     layout: &Arc<Layout>,
     mut others: Vec<Other>,
-    mut files: Vec<Path>,
-    last: &BTreeMap<String, u32>,
+    mut files: Vec<Listed>,
+    last: &BTreeMap<String, Last>,
 ) -> Result<IdentitySet> {
     match rule {
         Rule::Fences => others.clear(),
@@ -175,25 +181,25 @@ async fn carelessly(
     look_into_all(shore, landing, layout, files).await
 }
 
-/// Fences the other writers; `last` is their highest sequence numbers, as far as they have files.
+/// Fences the other writers; `last` is what has their highest sequence numbers, as far as they have files.
 async fn fence_all(
     shore: &Shore,
     landing: &Landing,
     layout: &Arc<Layout>,
     others: Vec<Other>,
-    last: &BTreeMap<String, u32>,
-    files: &mut Vec<Path>,
+    last: &BTreeMap<String, Last>,
+    files: &mut Vec<Listed>,
 ) -> Result<()> {
     let mut claims: Vec<u64> = landing.sought().map(|(rows, at)| rows.claim_of(layout, at)).collect();
     claims.sort_unstable();
     let mut fences = Vec::new();
     for other in &others {
-        let next = last.get(&other.writer).map(|s| s + 1);
+        let last = last.get(&other.writer).copied();
         let claims = if other.silent { Claims::All } else { Claims::Some(claims.clone()) };
-        fences.push(fence(shore, landing, layout, &other.writer, next, claims));
+        fences.push(fence(shore, landing, layout, &other.writer, last, claims));
     }
     let met: Vec<Vec<Path>> = stream::iter(fences).buffer_unordered(AT_ONCE).try_collect().await?;
-    files.extend(met.into_iter().flatten());
+    files.extend(met.into_iter().flatten().map(|path| (path, None)));
     Ok(())
 }
 
@@ -201,13 +207,13 @@ async fn look_into_all(
     shore: &Shore,
     landing: &Landing,
     layout: &Arc<Layout>,
-    files: Vec<Path>,
+    files: Vec<Listed>,
 ) -> Result<IdentitySet> {
-    let ruled: Vec<_> = files.iter().map(|path| rule_out(shore, landing, layout, path)).collect();
+    let ruled: Vec<_> = files.iter().map(|file| rule_out(shore, landing, layout, file)).collect();
     let ruled: Vec<bool> = stream::iter(ruled).buffered(AT_ONCE).try_collect().await?;
     let mut present = IdentitySet::default();
     // One at a time: whole files are read.
-    for (path, _) in files.iter().zip(ruled).filter(|(_, out)| !out) {
+    for ((path, _), _) in files.iter().zip(ruled).filter(|(_, out)| !out) {
         look_into(shore, landing, layout, path, &mut present).await?;
     }
     Ok(present)
@@ -219,12 +225,12 @@ async fn fence(
     landing: &Landing,
     layout: &Arc<Layout>,
     writer: &str,
-    next: Option<u32>,
+    last: Option<Last>,
     claims: Claims,
 ) -> Result<Vec<Path>> {
     let path = |seq| shore.file_path(&landing.partition, writer, seq);
-    if let Some(last) = next.and_then(|n| n.checked_sub(1))
-        && is_closed(shore, &path(last)?).await?
+    if let Some((seq, size)) = last
+        && is_closed(shore, &(path(seq)?, Some(size))).await?
     {
         return Ok(Vec::new());
     }
@@ -239,7 +245,7 @@ async fn fence(
         fence: Some(claims),
     };
     let bytes = encode(layout, &mut Rows::default(), &footer)?;
-    let (mut seq, mut files) = (next.unwrap_or(0), Vec::new());
+    let (mut seq, mut files) = (last.map_or(0, |(seq, _)| seq + 1), Vec::new());
     loop {
         let at = path(seq)?;
         if shore.store.create(&at, bytes.clone()).await? == Put::Created {
@@ -258,15 +264,26 @@ async fn fence(
     }
 }
 
-async fn is_closed(shore: &Shore, path: &Path) -> Result<bool> {
-    if let Some(known) = shore.files.get(path) {
+async fn is_closed(shore: &Shore, file: &Listed) -> Result<bool> {
+    if let Some(known) = shore.files.get(&file.0) {
         return Ok(matches!(known, Known::Closed));
     }
-    let closed = read_footer(&shore.store, path).await?.is_some_and(|f| f.fence == Some(Claims::All));
+    let Some(tail) = read_end(&shore.store, file).await? else { return Ok(false) };
+    let closed = Footer::read(&tail.metadata).is_some_and(|f| f.fence == Some(Claims::All));
     if closed {
-        shore.files.put(path, Known::Closed);
+        shore.files.put(&file.0, Known::Closed);
     }
     Ok(closed)
+}
+
+/// Reads a listed file's metadata; `None` if it is not there any more.
+async fn read_end(store: &Store, (path, size): &Listed) -> Result<Option<Tail>> {
+    if let Some(size) = size
+        && let Ok(tail) = read_tail(store, path, *size).await
+    {
+        return Ok(Some(tail));
+    }
+    read_metadata(store, path).await
 }
 
 /// A file's writer and sequence number, from its name.
@@ -366,14 +383,15 @@ impl Tail {
 }
 
 /// True if the file at `path` holds no row of the landing for certain, by what its end says.
-async fn rule_out(shore: &Shore, landing: &Landing, layout: &Layout, path: &Path) -> Result<bool> {
+async fn rule_out(shore: &Shore, landing: &Landing, layout: &Layout, file: &Listed) -> Result<bool> {
+    let path = &file.0;
     let filters = match shore.files.get(path) {
         Some(Known::Rows(_)) => return Ok(false),
         Some(Known::Closed) => return Ok(true),
         Some(Known::Filters(filters, _)) => filters,
         None => {
             // A file that retention took between the list and now held nothing that is there.
-            let Some(tail) = read_metadata(&shore.store, path).await? else { return Ok(true) };
+            let Some(tail) = read_end(&shore.store, file).await? else { return Ok(true) };
             let fence = Footer::read(&tail.metadata).and_then(|f| f.fence);
             if fence.is_some() || tail.metadata.file_metadata().num_rows() == 0 {
                 let closed = fence == Some(Claims::All);

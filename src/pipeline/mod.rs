@@ -305,6 +305,7 @@ impl Pipeline {
             cpu: parts.cpu.clone(),
             puts: tokio::sync::Semaphore::new(self.settings.puts),
             looks: tokio::sync::Semaphore::new(LOOKS),
+            large: tokio::sync::Semaphore::new(1),
             key: parts.key,
             clock: parts.clock.clone(),
             without: self.settings.without,

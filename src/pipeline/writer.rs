@@ -3,7 +3,7 @@
 //! A registration is put before anything is consumed, refreshed while the process lives, and removed when every put's
 //! outcome is known. Registrations are the only objects that are overwritten or deleted.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -27,8 +27,12 @@ pub const REFRESH: Duration = Duration::from_secs(10);
 /// A writer that finds more than this gone since its last refresh re-reads its registration before any put.
 const STALE: Duration = Duration::from_secs(60);
 
-/// Another writer that has not refreshed while we did so many times is closed.
-const MISSED: usize = 10;
+/// Another writer that has not refreshed for so long is closed. It is safe to close one that lives; it costs it a new
+/// beginning.
+const CLOSED: Duration = Duration::from_secs(100);
+
+/// Own refreshes that are remembered: as many as fit into that time.
+const REFRESHES: usize = 10;
 
 /// A writer that has not refreshed for so long is taken for dead, where that is harmless if it is not.
 const SILENT: Duration = Duration::from_secs(120);
@@ -97,6 +101,11 @@ pub fn fresh_writer(name: &str, id: &str) -> String {
     if safe.is_empty() { format!("w-{id}") } else { format!("{safe}-{id}") }
 }
 
+/// The writer that an object registers.
+fn writer_of(meta: &ObjectMeta) -> Option<&str> {
+    meta.location.filename()?.strip_suffix(".json")
+}
+
 impl Registry {
     /// Registers a writer. Nothing may be consumed before this has returned.
     ///
@@ -147,7 +156,7 @@ impl Registry {
         let mut refreshes = self.lock();
         (refreshes.last, refreshes.last_seen_at) = (began, began_at);
         refreshes.store_times.extend(stored_at);
-        while refreshes.store_times.len() > MISSED {
+        while refreshes.store_times.len() > REFRESHES {
             refreshes.store_times.pop_front();
         }
         Ok(())
@@ -208,14 +217,14 @@ impl Registry {
         let listed = self.store.list_all(&folder).await?;
         let asked: Vec<_> = listed.iter().map(|meta| self.other(meta, dataset)).collect();
         let others: Vec<_> = stream::iter(asked).buffered(AT_ONCE).try_collect().await?;
+        let there: BTreeSet<&str> = listed.iter().filter_map(|meta| writer_of(meta)).collect();
+        self.lock().known.retain(|writer, _| there.contains(writer.as_str()));
         Ok(others.into_iter().flatten().collect())
     }
 
     /// The writer that an object registers, if it is another one and writes the dataset.
     async fn other(&self, meta: &ObjectMeta, dataset: &str) -> Result<Option<Other>> {
-        let Some(writer) = meta.location.filename().and_then(|f| f.strip_suffix(".json")) else {
-            return Ok(None);
-        };
+        let Some(writer) = writer_of(meta) else { return Ok(None) };
         if writer == self.writer() || !self.writes(writer, dataset).await? {
             return Ok(None);
         }
@@ -239,10 +248,14 @@ impl Registry {
         }
     }
 
+    /// True if a writer may be closed, by the store's times alone. A process need not be old to see that: where processes
+    /// die every few seconds, none ever is, and each would fence all the dead again.
     fn is_silent(&self, refreshed_at: Micros) -> bool {
         let refreshes = self.lock();
-        refreshes.store_times.len() == MISSED
-            && refreshes.store_times.front().is_some_and(|t| refreshed_at < *t)
+        let times = &refreshes.store_times;
+        // Who could not refresh for a while does not know who else could not.
+        let steady = times.iter().zip(times.iter().skip(1)).all(|(a, b)| b - a < micros(STALE));
+        steady && times.back().is_some_and(|now| now - refreshed_at > micros(CLOSED))
     }
 
     /// How many writers fell silent within the last hour without removing their registrations, by the store's times; 0

@@ -1,9 +1,10 @@
 //! What was published, what the store holds of it, and every promise that was broken.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{Array, AsArray};
 use bytes::Bytes;
+use lakehead::pipeline::look::parse_name;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 /// Datasets that a good event lands in, one row each.
@@ -34,6 +35,8 @@ pub struct Ledger {
     rows: BTreeMap<(&'static str, usize), (u32, u64)>,
     blobs: BTreeMap<usize, u32>,
     quarantined: BTreeMap<usize, u32>,
+    /// Sequence numbers that are taken, by the folder and the writer.
+    names: BTreeMap<String, BTreeSet<u32>>,
     pub violations: Vec<String>,
 }
 
@@ -54,6 +57,11 @@ impl Ledger {
     /// Notes an object that the store has committed at `now`; returns the messages in its rows.
     pub fn committed(&mut self, path: &str, bytes: &Bytes, now: u64) -> Vec<usize> {
         let mut held = Vec::new();
+        if let Some((folder, name)) = path.rsplit_once('/')
+            && let Some((writer, seq)) = parse_name(name)
+        {
+            self.names.entry(format!("{folder}/{writer}")).or_default().insert(seq);
+        }
         if let Some(name) = path.strip_prefix(BLOBS) {
             let id = name.rsplit_once('-').and_then(|(_, id)| number(id.strip_suffix(".json")?));
             match id {
@@ -111,8 +119,13 @@ impl Ledger {
         }
     }
 
-    /// Everything is there once.
+    /// Everything is there once, under names without gaps.
     pub fn close(&mut self) {
+        for (writer, taken) in std::mem::take(&mut self.names) {
+            if !taken.iter().copied().eq(0..taken.len() as u32) {
+                self.violation(format!("{writer} has gaps in its names: {taken:?}"));
+            }
+        }
         for (id, kind) in self.kinds.clone().into_iter().enumerate() {
             let rows = DATASETS.map(|d| self.rows(d, id));
             let blob = self.blobs.contains_key(&id);

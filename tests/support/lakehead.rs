@@ -66,9 +66,11 @@ impl Home {
         Lake::open(self.path("lake"))
     }
 
-    /// The command, not started. What this process has been told by LAKEHEAD_, AWS_ and AZURE_ variables does not reach it.
+    /// The command, not started: of this build, or the program that `LAKEHEAD_TEST_PROGRAM` names. What this process has
+    /// been told by LAKEHEAD_, AWS_ and AZURE_ variables does not reach it.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lakehead"));
+        let program = env::var_os("LAKEHEAD_TEST_PROGRAM");
+        let mut command = Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_lakehead").into()));
         self.settle(&mut command);
         command.args(args);
         command

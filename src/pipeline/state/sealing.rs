@@ -17,7 +17,7 @@ const QUIET: (u64, u64) = (8, 32);
 /// Share of the budget from which on the largest batch is sealed, and that landings may hold meanwhile.
 const PRESSURE: (usize, usize) = (3, 4);
 
-/// Redelivered rows wait no longer than this for others.
+/// Redelivered rows wait no longer than this for others: their delivery count is running. Those of a backfill have none.
 const REDELIVERED_AGE: Duration = Duration::from_secs(1);
 
 impl State {
@@ -81,7 +81,8 @@ impl State {
             .flat_map(|(id, p, lane)| {
                 let age = self.limits(p.layout).age;
                 let fresh = lane.fresh.as_ref().filter(|o| now - o.since >= micros(age));
-                let soon = micros(age.min(REDELIVERED_AGE));
+                let soon = if self.settings.redelivers { age.min(REDELIVERED_AGE) } else { age };
+                let soon = micros(soon);
                 let flagged = lane.flagged.as_ref().filter(|o| now - o.since >= soon);
                 let fresh = fresh.map(|_| (id, false, Rolled::Age));
                 fresh.into_iter().chain(flagged.map(|_| (id, true, Rolled::Redelivered)))
@@ -92,6 +93,7 @@ impl State {
         }
         self.seal_starved();
         self.hold(now);
+        self.lanes.sweep();
     }
 
     /// Closes the batches of a backfill that got nothing while much else came: its input is mostly in order, and what

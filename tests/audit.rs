@@ -319,6 +319,9 @@ fn an_export_is_written_and_what_does_not_hold_is_exit_1() {
         .prints(&["6 blobs of tenant t-1"]);
     assert_eq!(files(&home.path("mine/blobs")).len(), 6);
     home.run(&["audit", "export", "--tenant", "t-1", "--out", "mine"]).exits(2).says(&["not empty"]);
+    home.run(&["audit", "export", "--tenant", "nobody", "--out", "nothing"])
+        .exits(4)
+        .says(&["no digest names an event of this tenant"]);
     fs::write(blob(&home, 1), "{}").expect("altered");
     home.run(&["audit", "export", "--tenant", "t-1", "--out", "again"]).exits(1).says(&["not as listed"]);
 }

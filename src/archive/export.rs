@@ -51,7 +51,7 @@ pub struct Custody {
     /// Always [`FORMAT`].
     pub format: &'static str,
     /// The program that wrote it.
-    pub program: String,
+    pub program: &'static str,
     /// When.
     pub exported_at: Time,
     /// From where.
@@ -136,9 +136,9 @@ pub async fn export(place: &Place, prefix: &str, request: &Request) -> Result<Cu
     folder.write("README.md", README.as_bytes())?;
     let custody = Custody {
         format: FORMAT,
-        program: concat!("lakehead ", env!("CARGO_PKG_VERSION")).into(),
+        program: super::PROGRAM,
         exported_at: Time(request.now),
-        archive: format!("{} {}/{prefix}", place.store, place.root),
+        archive: place.shown(prefix),
         tenant: request.tenant.clone(),
         from: request.from.map(date),
         to: request.to.map(date),

@@ -39,6 +39,9 @@ pub use verify::{Options, Report, Verdict, verify};
 /// Where digests and heads lie below the prefix.
 pub const INTEGRITY: &str = "_integrity/v1";
 
+/// What a report or a custody record names as its author.
+pub const PROGRAM: &str = concat!("lakehead ", env!("CARGO_PKG_VERSION"));
+
 fn under(prefix: &str, rest: &str) -> String {
     if prefix.is_empty() { rest.to_owned() } else { format!("{prefix}/{rest}") }
 }

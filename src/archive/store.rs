@@ -43,6 +43,11 @@ impl Place {
         Place { store, root }
     }
 
+    /// The archive at `prefix`, for a person.
+    pub fn shown(&self, prefix: &str) -> String {
+        format!("{} {}", self.store, under(self.root.as_ref(), prefix))
+    }
+
     /// The full path of `name` (which is already encoded).
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use super::output;
 use super::setup::Setup;
 use crate::archive::export::{Request, export};
 use crate::archive::trust::Trust;
-use crate::archive::verify::Progress;
+use crate::archive::verify::{Progress, Verdict};
 use crate::archive::{KeyFile, Options, Place, keygen, rotate, verify};
 use crate::cli::{Audit, AuditVerify, Global};
 use crate::clock::{Clock, fresh_id, fresh_secret};
@@ -125,9 +125,10 @@ fn anchor(setup: &Setup, url: Option<&str>) -> Result<Option<Store>> {
 /// Shows progress while something is verified.
 async fn watch<T>(progress: &Progress, work: impl Future<Output = T>) -> T {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} blobs  {msg}") {
-        bar.set_style(style);
-    }
+    let style = |template| ProgressStyle::with_template(template).ok();
+    let (digests, blobs) = (style("{msg}"), style("{bar:30} {human_pos}/{human_len} blobs  {msg}"));
+    digests.into_iter().for_each(|style| bar.set_style(style));
+    let mut blobs = blobs;
     tokio::pin!(work);
     loop {
         tokio::select! {
@@ -136,6 +137,10 @@ async fn watch<T>(progress: &Progress, work: impl Future<Output = T>) -> T {
                 return done;
             }
             () = tokio::time::sleep(Duration::from_millis(200)) => {
+                // How many blobs there are is known once the digests are read.
+                if progress.blobs.load(Ordering::Relaxed) > 0 {
+                    blobs.take().into_iter().for_each(|style| bar.set_style(style));
+                }
                 bar.set_length(progress.entries.load(Ordering::Relaxed));
                 bar.set_position(progress.blobs.load(Ordering::Relaxed));
                 bar.set_message(format!("{} digests", progress.digests.load(Ordering::Relaxed)));
@@ -154,8 +159,15 @@ async fn hand_over(setup: &Setup, request: &Request) -> Result<ExitCode> {
         request.tenant,
         request.out.display()
     ))?;
-    if custody.problems.is_empty() {
+    if custody.problems.is_empty() && custody.proofs > 0 {
         return Ok(ExitCode::SUCCESS);
+    }
+    if custody.problems.is_empty() {
+        // An empty folder proves nothing, least of all that there is nothing.
+        tracing::warn!(
+            "no digest names an event of this tenant and range: check the spelling, and `audit verify`"
+        );
+        return Ok(ExitCode::from(Verdict::Incomplete.exit_code()));
     }
     Err(Error::new(Kind::Failed, custody.problems.join("\n"))
         .hint("run `lakehead audit verify` for the whole report"))

@@ -170,8 +170,10 @@ async fn the_frozen_example_is_still_written_byte_for_byte() {
     let signer = ed25519(42);
     let place = in_memory();
     let mut first = Writer::new(&place, &signer, 1, START);
+    first.frozen = true;
     first.settle().await;
     let mut second = Writer::new(&place, &signer, 2, START + DAY);
+    second.frozen = true;
     for n in 0..9 {
         first.event(n).await;
     }

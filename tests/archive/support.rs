@@ -9,7 +9,7 @@ use lakehead::archive::chain::{Chain, Identity, Settings, Step, Survey};
 use lakehead::archive::digest::{Entry, Hash};
 use lakehead::archive::sign::{Algorithm, Signer, key_id};
 use lakehead::archive::store::{Created, create, put, survey};
-use lakehead::archive::time::{DAY, HOUR, SECOND, Time};
+use lakehead::archive::time::{DAY, HOUR, SECOND, Time, id_of};
 use lakehead::archive::verify::{Options, Pin, Report, verify};
 use lakehead::archive::{BlobFields, KeyFile, Place, Trust, blob_path, conflict_path, render_blob};
 use lakehead::clock::{Clock, Micros};
@@ -112,6 +112,8 @@ pub struct Writer {
     pub alarms: Vec<String>,
     /// Chains that the next survey is told are silent, since stores in memory cannot be set back.
     pub silent: Vec<String>,
+    /// Whether the store's time is taken to be the writer's: for examples that must not change.
+    pub frozen: bool,
     base: Micros,
 }
 
@@ -127,7 +129,7 @@ impl Writer {
         let chain = Chain::new(settings, Arc::clone(signer), identity, now);
         let place = place.clone();
         let (anchor, acked, alarms, silent) = (None, Vec::new(), Vec::new(), Vec::new());
-        Writer { chain, place, anchor, now, acked, alarms, silent, base: now }
+        Writer { chain, place, anchor, now, acked, alarms, silent, frozen: false, base: now }
     }
 
     /// The base that event times count from.
@@ -166,6 +168,9 @@ impl Writer {
                 Step::Survey(ask) => {
                     let mut found: Survey = survey(&self.place, PREFIX, &ask).await.unwrap();
                     found.silent.append(&mut self.silent);
+                    if self.frozen {
+                        found.rest.from = id_of(self.now - 2 * DAY);
+                    }
                     self.chain.surveyed(Some(found), self.now);
                 }
             }

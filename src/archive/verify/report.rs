@@ -187,6 +187,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// How many of each kind there are in all.
     pub counts: BTreeMap<What, u64>,
+    /// The program that verified.
+    pub program: &'static str,
     /// Where the archive lies.
     pub archive: String,
     /// When the verification ran.
@@ -269,7 +271,7 @@ impl Report {
 
     fn write_scope(&self, t: &mut String) -> std::fmt::Result {
         writeln!(t, "archive     {}", self.archive)?;
-        writeln!(t, "verified    {}", self.verified_at)?;
+        writeln!(t, "verified    {} by {}", self.verified_at, self.program)?;
         let asked = [("from", &self.from), ("to", &self.to), ("tenant", &self.tenant)];
         for (k, v) in asked {
             if let Some(v) = v {

@@ -76,7 +76,7 @@ pub struct State {
     given_up: ChannelId,
     touched: Vec<ChannelId>,
     /// Encoded bytes per byte of rows, as last seen, by layout.
-    ratios: Vec<f64>,
+    ratios: Vec<Option<f64>>,
     /// Event types and paths that metrics have named.
     labels: super::meters::EventLabels,
     /// Set when another writer closed this one.
@@ -98,7 +98,7 @@ impl State {
     ) -> Self {
         State {
             identities: layouts.all().iter().map(|_| Identities::default()).collect(),
-            ratios: vec![FIRST_RATIO; layouts.all().len()],
+            ratios: vec![None; layouts.all().len()],
             layouts,
             settings,
             budget,
@@ -384,9 +384,6 @@ impl State {
         self.lanes.iter().map(|(_, _, lane)| open(lane)).sum()
     }
 }
-
-/// How small rows become when they are encoded, before it was seen.
-const FIRST_RATIO: f64 = 0.35;
 
 fn text(bytes: &[u8], (from, to): (u32, u32)) -> &[u8] {
     &bytes[from as usize..to as usize]

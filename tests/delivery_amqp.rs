@@ -8,6 +8,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use lakehead::source::amqp::{Depth, depth};
 use lapin::Connection;
 use lapin::options::BasicNackOptions;
@@ -119,7 +120,8 @@ async fn a_broker_that_leads_the_queue_dies_and_another_takes_over() {
         move || nodes[dying].restart()
     })
     .await;
-    eventually("both to consume again", SOON, async || both().await).await;
+    let again = || there.log_tail().rsplit("not consuming").next().is_some_and(|l| l.contains(" connected "));
+    eventually("the first to connect again", SOON * 2, async || again()).await;
     publish(&channel, EXCHANGE, (8000..9000).map(risk)).await;
     all_landed(&site, &mut elsewhere, 9000).await;
     terminate(&mut there);
@@ -314,6 +316,35 @@ async fn a_delivery_whose_consumer_is_killed_sixty_times_lands_once() {
     site.exactly("risk_evaluations", "eventId", "risk", 1);
 }
 
+/// Each of them is sealed at once, and looked up: those that come while others land must share a look, or a queue that
+/// was returned ten times takes a look for each of its messages.
+#[tokio::test(flavor = "multi_thread")]
+async fn deliveries_near_the_limit_are_looked_up_together() {
+    const EVENTS: usize = 300;
+    let (broker, channel) = broker().await;
+    let site = Site::new(&broker.url(), "", "");
+    let run = ["run", "--only", "data_lake", "--until-empty"];
+    assert!(site.command(&run).status().expect("starts").success());
+    publish(&channel, EXCHANGE, (0..EVENTS).map(risk)).await;
+    for _ in 0..10 {
+        let connection = Connection::connect(&broker.url(), Default::default()).await.expect("accepted");
+        let taker = connection.create_channel().await.expect("a channel");
+        let consume = taker.basic_consume(QUEUE.into(), "".into(), Default::default(), Default::default());
+        let mut consumer = consume.await.expect("consumes");
+        for _ in 0..EVENTS {
+            consumer.next().await.expect("a delivery").expect("received");
+        }
+        connection.close(200, "OK".into()).await.expect("closed");
+    }
+    let count = returned(&channel).await;
+    assert!(count >= 10, "returned {count} times");
+    let out = site.command(&run).output().expect("starts");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    site.exactly("risk_evaluations", "eventId", "risk", EVENTS);
+    let files = site.files("risk_evaluations", "parquet").len();
+    assert!(files <= EVENTS / 5, "{files} files");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_of_the_store_spends_one_delivery_however_long_it_is() {
     let (broker, channel) = broker().await;
@@ -367,5 +398,29 @@ async fn until_empty_gives_deliveries_back_when_the_store_is_gone() {
     fs::remove_file(&obstacle).expect("removed");
     let out = site.command(&["run", "--only", "data_lake", "--until-empty"]).output().expect("starts");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    site.exactly("risk_evaluations", "eventId", "risk", 50);
+}
+
+/// A queue is empty while we hold its messages. Whoever ends then, and gives them back meanwhile, has drained nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn until_empty_stores_the_deliveries_that_it_had_to_give_back() {
+    let (broker, channel) = broker().await;
+    let limits =
+        "[limits]\nhold = \"4s\"\nput_deadline = \"1s\"\nshutdown_deadline = \"4s\"\n[roll]\nage = \"1s\"";
+    let site = Site::new(&broker.url(), "", limits);
+    let mut process = site.start(&["--only", "data_lake"]);
+    consumed(&broker).await;
+    terminate(&mut process);
+    publish(&channel, EXCHANGE, (0..50).map(risk)).await;
+    let obstacle = site.lake().join("risk_evaluations");
+    fs::write(&obstacle, "").expect("written");
+    let mut process = site.start(&["--only", "data_lake", "--until-empty"]);
+    let given_back = || process.log_tail().contains("giving them back");
+    eventually("receipts to be given back", SOON, async || given_back()).await;
+    fs::remove_file(&obstacle).expect("removed");
+    eventually("the end", SOON, async || process.exited().is_some()).await;
+    let text = process.log_tail();
+    assert_eq!(process.exited().and_then(|s| s.code()), Some(0), "{text}");
+    assert!(text.contains("nothing remained unacknowledged"), "{text}");
     site.exactly("risk_evaluations", "eventId", "risk", 50);
 }

@@ -96,6 +96,26 @@ fn large_bodies() {
     within_budget("bodies of 4 MiB", &ran);
 }
 
+/// Text that hardly shrinks: six bits a byte that nobody can foresee.
+fn noise(bytes: usize, mut seed: u64) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut letter = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(LETTERS[(seed >> 58) as usize])
+    };
+    (0..bytes).map(|_| letter()).collect()
+}
+
+#[test]
+fn large_bodies_that_do_not_shrink() {
+    let _alone = ALONE.lock();
+    let home = home();
+    lines(&home, 40, |n| risk(n, n % 3, START + n, &noise(4_100_000, n)));
+    let ran = home.run(&["backfill", "--json", "--layout", "risk_evaluations", "in.ndjson"]).ok();
+    assert_eq!(ran.json()["datasets"]["risk_evaluations"]["rows"], 40, "{}", ran.stdout);
+    within_budget("bodies of 4 MiB that do not shrink", &ran);
+}
+
 #[test]
 fn large_blobs() {
     let _alone = ALONE.lock();

@@ -241,12 +241,17 @@ impl Service<'_> {
         Ok(Error::unreachable(what).hint("mend it and run again: what was not stored is still in the queue"))
     }
 
-    /// Waits until the queues are empty, twice, a second apart.
+    /// Waits until the queues are empty, twice, a second apart, and all that was received is acknowledged: what is held
+    /// could be given back (rule 8), and would have to be received again. It gives up on what is held when nothing
+    /// was stored for twice as long as a receipt may be kept.
     async fn drained(&self, pulses: Vec<Arc<amqp::Pulse>>, port: Port) -> Result<()> {
         let address = Address::new(&self.setup.config.rabbitmq)?;
         let name = format!("lakehead {}/watch", self.setup.config.writer.name);
         let limit = self.give_up.unwrap_or(Duration::MAX);
+        let limits = &self.setup.config.limits;
+        let longest = 2 * limits.hold.max(limits.shutdown_deadline);
         let (mut connection, mut empty_since, mut answered) = (None, None, Instant::now());
+        let mut progress = (0, Instant::now());
         let mut pause = EMPTYING;
         loop {
             sleep(std::mem::replace(&mut pause, EMPTYING)).await;
@@ -271,7 +276,19 @@ impl Service<'_> {
                     port.flush(Rolled::EndOfInput).await;
                     let since = *empty_since.get_or_insert(answered);
                     pause = EMPTY_FOR.saturating_sub(since.elapsed());
-                    if pause.is_zero() {
+                    if !pause.is_zero() {
+                        continue;
+                    }
+                    pause = EMPTYING;
+                    let (unacked, landed) = {
+                        let view = port.view();
+                        let view = view.borrow();
+                        (view.unacked, view.summary.datasets.values().map(|d| d.rows).sum::<u64>())
+                    };
+                    if landed != progress.0 {
+                        progress = (landed, answered);
+                    }
+                    if unacked == 0 || progress.1.elapsed() >= longest {
                         return Ok(());
                     }
                 }

@@ -71,7 +71,7 @@ pub struct Shore {
     pub puts: Semaphore,
     /// Looks at a time.
     pub looks: Semaphore,
-    /// One, for batches of large rows: they are encoded one after another.
+    /// One, for what takes much memory to encode: one after another.
     pub large: Semaphore,
     /// The process's key of identities.
     pub key: IdentityKey,
@@ -131,6 +131,8 @@ pub struct Landing {
     pub seq: u32,
     /// True: fence the others and look before landing (rule 4).
     pub look: bool,
+    /// Bytes that it will take when it is encoded, as far as could be told.
+    pub expected: usize,
     /// Encoded already, under this batch id, with all of `rows`.
     pub encoded: Option<Bytes>,
 }
@@ -192,11 +194,21 @@ impl Pause {
 /// Rows from this length on are large.
 const LARGE_ROW: usize = 1 << 20;
 
-/// How often encoding holds a large row, beside the row itself: as a column, as a page, and compressed.
-const ENCODING: usize = 3;
+/// Files from this size on are charged for while they are encoded, and from that one on are encoded one after another.
+const LARGE_FILE: (usize, usize) = (4 << 20, 24 << 20);
 
-fn longest(rows: &Rows) -> usize {
-    rows.index().iter().map(|at| rows.row(at).len()).max().unwrap_or(0)
+/// How often encoding holds a large row beside the row itself (as a column, as a page, and compressed), and what it has
+/// encoded (in pages, and in a buffer that doubles).
+const ENCODING: (usize, usize) = (3, 2);
+
+/// What encoding takes beside the rows, where that is much; and whether it is so much that nothing else of that kind may
+/// be encoded meanwhile.
+fn beside(landing: &Landing) -> (usize, bool) {
+    let rows = &landing.rows;
+    let longest = rows.index().iter().map(|at| rows.row(at).len()).max().unwrap_or(0);
+    let row = if longest >= LARGE_ROW { ENCODING.0 * longest } else { 0 };
+    let file = if landing.expected >= LARGE_FILE.0 { ENCODING.1 * landing.expected } else { 0 };
+    (row + file, longest >= LARGE_ROW || landing.expected >= LARGE_FILE.1)
 }
 
 impl Shore {
@@ -256,11 +268,10 @@ impl Shore {
         }
         let layout = Arc::clone(self.layouts.get(landing.partition.layout));
         let footer = footer(&layout, landing);
-        let longest = longest(&landing.rows);
-        let mut alone = None;
-        if longest >= LARGE_ROW {
-            alone = self.large.acquire().await.ok();
-            landing.charge.resize(landing.charge.bytes() + ENCODING * longest);
+        let (beside, large) = beside(landing);
+        let alone = if large { self.large.acquire().await.ok() } else { None };
+        if beside > 0 {
+            landing.charge.resize(landing.charge.bytes() + beside);
         }
         let mut rows = std::mem::take(&mut landing.rows);
         let (rows, encoded) = self

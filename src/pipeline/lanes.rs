@@ -103,6 +103,17 @@ impl Lane {
         })
     }
 
+    /// True if a batch that is sealed now can land at once.
+    pub fn is_free(&self) -> bool {
+        !self.busy && self.queue.is_empty()
+    }
+
+    /// Which open batch holds a row that the broker may soon drop, if one does: the flagged one or not.
+    pub fn urgent(&self) -> Option<bool> {
+        let is_urgent = |open: &Option<Open>| open.as_ref().is_some_and(|o| o.urgent);
+        if is_urgent(&self.flagged) { Some(true) } else { is_urgent(&self.fresh).then_some(false) }
+    }
+
     /// True if nothing is open, waiting or landing.
     pub fn is_idle(&self) -> bool {
         self.fresh.is_none() && self.flagged.is_none() && self.queue.is_empty() && !self.busy
@@ -167,8 +178,15 @@ impl Open {
         self.charge.bytes()
     }
 
-    /// Closes the batch.
-    pub fn seal(self, partition: Partition, rolled: Rolled, batch: String, look: bool) -> Landing {
+    /// Closes the batch, which is expected to take so many bytes when it is encoded.
+    pub fn seal(
+        self,
+        partition: Partition,
+        rolled: Rolled,
+        batch: String,
+        look: bool,
+        expected: usize,
+    ) -> Landing {
         Landing {
             partition,
             weight: self.charge.bytes(),
@@ -179,6 +197,7 @@ impl Open {
             batch,
             seq: 0,
             look,
+            expected,
             encoded: None,
         }
     }

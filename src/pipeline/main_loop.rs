@@ -50,6 +50,8 @@ pub(super) struct Loop {
     abandon: CancellationToken,
     /// Set once the loop was told to stop: when it gives up.
     stopping: Option<Instant>,
+    /// Deliveries that went back to the broker with their channels since then.
+    returned: usize,
     /// Whether the store took the last put.
     answers: bool,
     /// Whether it is being asked.
@@ -91,6 +93,7 @@ impl Loop {
             jobs: JoinSet::new(),
             abandon,
             stopping: None,
+            returned: 0,
             answers: true,
             refreshing: false,
             deaths,
@@ -188,7 +191,12 @@ impl Loop {
             }
             Input::Block(block) => self.state.absorb(*block),
             Input::Ended(channel) => self.state.ended(channel),
-            Input::Closed(channel) => self.state.closed(channel),
+            Input::Closed(channel) => {
+                if self.stopping.is_some() {
+                    self.returned += self.state.unspent(channel);
+                }
+                self.state.closed(channel);
+            }
             Input::Prefetch(channel, prefetch) => self.state.prefetch(channel, prefetch),
         }
     }
@@ -395,7 +403,7 @@ impl Loop {
                 tracing::warn!(error = %e, "cannot remove the registration; it does no harm");
             }
         }
-        self.state.summary.unacked = self.state.unacked() as u64;
+        self.state.summary.unacked = (self.state.unacked() + self.returned) as u64;
         self.show();
         Ok(self.state.summary)
     }

@@ -76,7 +76,7 @@ pub struct State {
     given_up: ChannelId,
     touched: Vec<ChannelId>,
     /// Encoded bytes per byte of rows, as last seen, by layout.
-    ratios: Vec<f64>,
+    ratios: Vec<Option<f64>>,
     /// Event types and paths that metrics have named.
     labels: super::meters::EventLabels,
     /// Set when another writer closed this one.
@@ -98,7 +98,7 @@ impl State {
     ) -> Self {
         State {
             identities: layouts.all().iter().map(|_| Identities::default()).collect(),
-            ratios: vec![FIRST_RATIO; layouts.all().len()],
+            ratios: vec![None; layouts.all().len()],
             layouts,
             settings,
             budget,
@@ -226,6 +226,11 @@ impl State {
         self.channels.values().map(|c| c.ledger.unspent()).sum()
     }
 
+    /// Those of one channel.
+    pub fn unspent(&self, channel: ChannelId) -> usize {
+        self.channels.get(&channel).map_or(0, |c| c.ledger.unspent())
+    }
+
     /// When the oldest of each consumer was received.
     pub fn oldest_unacked(&self) -> Vec<Option<Micros>> {
         let mut oldest: Vec<Option<Micros>> = vec![None; self.settings.consumers.len()];
@@ -260,9 +265,6 @@ impl State {
         self.lanes.iter().map(|(_, _, lane)| open(lane)).sum()
     }
 }
-
-/// How small rows become when they are encoded, before it was seen.
-const FIRST_RATIO: f64 = 0.35;
 
 fn text(bytes: &[u8], (from, to): (u32, u32)) -> &[u8] {
     &bytes[from as usize..to as usize]

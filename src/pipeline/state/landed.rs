@@ -36,7 +36,7 @@ impl State {
             End::Stored(size) => {
                 self.landing_bytes -= landing.weight;
                 if let Some(size) = size {
-                    self.ratios[usize::from(layout)] = size as f64 / landing.rows.bytes().max(1) as f64;
+                    self.ratios[usize::from(layout)] = Some(size as f64 / landing.rows.bytes().max(1) as f64);
                     self.summary.file(&self.layouts.get(layout).name, &landing, size);
                 }
                 self.stored(layout, &landing.rows);

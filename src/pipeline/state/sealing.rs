@@ -20,22 +20,43 @@ const PRESSURE: (usize, usize) = (3, 4);
 /// Redelivered rows wait no longer than this for others: their delivery count is running. Those of a backfill have none.
 const REDELIVERED_AGE: Duration = Duration::from_secs(1);
 
+/// How small rows become when they are encoded, before it was seen: small ones repeat each other's keys and values, large
+/// ones may be anything.
+const FIRST_RATIO: (f64, f64) = (0.35, 1.0);
+
+/// Mean bytes of large rows.
+const LARGE: usize = 16 << 10;
+
+/// How often encoding holds what it encodes: in pages, and in a buffer that doubles.
+const COPIES: f64 = 3.0;
+
+/// What the copies may take beside a quarter of the budget: a quarter of what the process may take beside all of it.
+const BESIDE: usize = 24 << 20;
+
 impl State {
     /// Why an open batch must be closed now, if it must.
     pub(super) fn full(&self, id: LaneId, flagged: bool) -> Option<Rolled> {
         let (partition, lane) = self.lanes.get(id);
         let open = if flagged { lane.flagged.as_ref() } else { lane.fresh.as_ref() }?;
         let limits = self.limits(partition.layout);
-        let ratio = self.ratios[usize::from(partition.layout)];
-        if open.urgent {
+        let encoded = self.encoded(partition.layout, open);
+        if open.urgent && lane.is_free() {
             Some(Rolled::DeliveryLimit)
         } else if open.len() as u64 >= limits.rows {
             Some(Rolled::Rows)
-        } else if open.bytes() as f64 * ratio >= limits.bytes as f64 || open.bytes() >= MAX_BYTES / 2 {
+        } else if encoded >= limits.bytes as f64 || open.bytes() >= MAX_BYTES / 2 {
             Some(Rolled::Bytes)
+        } else if encoded * COPIES >= (self.budget.limit() / PRESSURE.1 + BESIDE) as f64 {
+            Some(Rolled::Memory)
         } else {
             None
         }
+    }
+
+    /// Bytes that a batch will take when it is encoded, as far as can be told.
+    fn encoded(&self, layout: u16, open: &Open) -> f64 {
+        let first = if open.bytes() / open.len().max(1) < LARGE { FIRST_RATIO.0 } else { FIRST_RATIO.1 };
+        open.bytes() as f64 * self.ratios[usize::from(layout)].unwrap_or(first)
     }
 
     pub(super) fn limits(&self, layout: u16) -> &Limits {
@@ -50,15 +71,23 @@ impl State {
         let open = if flagged { lane.flagged.take() } else { lane.fresh.take() };
         let Some(open) = open else { return };
         self.landing_bytes += open.held();
-        lane.queue.push_back(open.seal(partition, rolled, batch, flagged));
+        let expected = self.encoded(partition.layout, &open) as usize;
+        let landing = open.seal(partition, rolled, batch, flagged, expected);
+        self.lanes.lane(id).queue.push_back(landing);
         self.next(id);
     }
 
-    /// Lets the next batch of a lane land, if none does.
+    /// Lets the next batch of a lane land, if none does. Urgent rows that came while another landed are sealed together:
+    /// each batch of them costs a look.
     pub(super) fn next(&mut self, id: LaneId) {
         let lane = self.lanes.lane(id);
         if lane.busy {
             return;
+        }
+        if lane.is_free()
+            && let Some(flagged) = lane.urgent()
+        {
+            return self.seal(id, flagged, Rolled::DeliveryLimit);
         }
         if let Some(mut landing) = lane.queue.pop_front() {
             lane.busy = true;

@@ -204,10 +204,7 @@ impl Feed<'_> {
                     let (decoder, buffer, block): (Decoder, Vec<u8>, Block) =
                         Option::ok_or_else(done, || Error::bug("decoding has died"))?;
                     self.decoders.push(decoder);
-                    // Nothing charges for those that wait.
-                    if buffer.capacity() <= 2 * BLOCK {
-                        self.buffers.push(buffer);
-                    }
+                    self.buffers.push(buffer);
                     self.meter.events.fetch_add(block.counts.deliveries, Ordering::Relaxed);
                     send(self.port, Input::Block(Box::new(block))).await?;
                 }

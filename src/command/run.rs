@@ -30,8 +30,12 @@ use crate::units::{format_bytes, format_count, format_duration};
 /// Between two looks at the state of things.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Between two looks at queues that are not empty yet.
+/// Between two looks at queues that may be empty.
 const EMPTYING: Duration = Duration::from_millis(100);
+
+/// How long the broker has for the last acknowledgements before the channels close: a quorum queue takes them in its own
+/// time, and what a closing channel had not passed on comes back.
+const SETTLING: Duration = Duration::from_millis(300);
 
 /// A queue that is empty now and so much later is drained.
 const EMPTY_FOR: Duration = Duration::from_secs(1);
@@ -252,9 +256,9 @@ impl Service<'_> {
         let longest = 2 * limits.hold.max(limits.shutdown_deadline);
         let (mut connection, mut empty_since, mut answered) = (None, None, Instant::now());
         let mut progress = (0, Instant::now());
-        let mut pause = EMPTYING;
+        let mut settled_since = None;
         loop {
-            sleep(std::mem::replace(&mut pause, EMPTYING)).await;
+            sleep(EMPTYING).await;
             let empty = match &connection {
                 None => match address.connect(&name).await {
                     Ok(fresh) => {
@@ -269,17 +273,11 @@ impl Service<'_> {
                 Ok(empty) => {
                     answered = Instant::now();
                     if !empty || !pulses.iter().all(|p| p.is_whole()) {
-                        empty_since = None;
+                        (empty_since, settled_since) = (None, None);
                         continue;
                     }
                     // Nothing more to come: what is open need not wait for its age.
                     port.flush(Rolled::EndOfInput).await;
-                    let since = *empty_since.get_or_insert(answered);
-                    pause = EMPTY_FOR.saturating_sub(since.elapsed());
-                    if !pause.is_zero() {
-                        continue;
-                    }
-                    pause = EMPTYING;
                     let (unacked, landed) = {
                         let view = port.view();
                         let view = view.borrow();
@@ -288,7 +286,10 @@ impl Service<'_> {
                     if landed != progress.0 {
                         progress = (landed, answered);
                     }
-                    if unacked == 0 || progress.1.elapsed() >= longest {
+                    settled_since = if unacked == 0 { settled_since.or(Some(answered)) } else { None };
+                    let settled = settled_since.is_some_and(|since| since.elapsed() >= SETTLING);
+                    let long = empty_since.get_or_insert(answered).elapsed() >= EMPTY_FOR;
+                    if long && (settled || progress.1.elapsed() >= longest) {
                         return Ok(());
                     }
                 }

@@ -218,7 +218,7 @@ async fn a_quorum_queue_that_does_not_answer_is_not_empty() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_timeout_of_the_broker() {
-    let options = Options { conf: "consumer_timeout = 3000".into(), ..Options::default() };
+    let options = Options { conf: "consumer_timeout = 6000".into(), ..Options::default() };
     let broker = blocking(move || {
         let broker = Broker::with(&options);
         // Channels look for timeouts at their tick, once a minute by default.
@@ -228,7 +228,7 @@ async fn a_consumer_timeout_of_the_broker() {
     .await;
     let channel = live::channel(&broker.url()).await;
     // Nothing is stored, and so nothing acknowledged, before the timeout strikes.
-    let site = Site::new(&broker.url(), "", "[roll]\nage = \"8s\"");
+    let site = Site::new(&broker.url(), "", "[roll]\nage = \"14s\"");
     let mut process = site.start(&["--only", "data_lake"]);
     queue_is_there(&broker.url(), QUEUE).await;
     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -194,7 +194,7 @@ async fn a_quorum_queue_that_does_not_answer_is_not_empty() {
     let (broker, channel) = broker().await;
     let site = Site::new(&broker.url(), "", "[roll]\nage = \"300ms\"");
     let mut process = site.start(&["--only", "data_lake"]);
-    queue_is_there(&broker.url(), QUEUE).await;
+    consumed(&broker).await;
     terminate(&mut process);
     publish(&channel, EXCHANGE, (0..10).map(risk)).await;
     let connection =

@@ -209,7 +209,8 @@ async fn a_quorum_queue_that_does_not_answer_is_not_empty() {
     broker.ctl(&["eval", &format!("sys:resume({server}).")]);
     let mut process = site.start(&["--only", "data_lake"]);
     all_landed(&site, &mut process, 10).await;
-    channel
+    // Consumes as long as it is held.
+    let _consumer = channel
         .basic_consume(QUEUE.into(), "".into(), Default::default(), Default::default())
         .await
         .expect("consumes");

@@ -95,6 +95,8 @@ struct Flow<'f> {
     slot: Option<BoxFuture<'static, std::result::Result<OwnedPermit<Input>, SendError<()>>>>,
     /// Deliveries that count as flagged though the broker does not say so.
     backlog: u32,
+    /// The last settlement, until it is written.
+    settling: Option<BoxFuture<'static, lapin::Result<()>>>,
     cancelling: bool,
     ended: bool,
     beat: Option<Beat>,
@@ -145,6 +147,7 @@ impl<'f> Flow<'f> {
             outbox: VecDeque::new(),
             slot: None,
             backlog,
+            settling: None,
             cancelling: false,
             ended: false,
             beat: None,
@@ -165,6 +168,12 @@ impl<'f> Flow<'f> {
         };
         self.beat = None;
         self.feed.remember(self.window.mean());
+        // The client library writes requests that have an answer before those that have none: a close would overtake
+        // the last acknowledgements, and what they settle would come again.
+        if let (Some(settling), End::Stopped | End::Again { .. }) = (self.settling.take(), &end) {
+            // Refused: the channel is closed already. Unanswered: the broker delivers again.
+            let _ = tokio::time::timeout(CLOSE, settling).await;
+        }
         let closing = self.channel.close(200, "OK".into());
         // Refused: it is closed already.
         let closed = tokio::time::timeout(CLOSE, closing).await;
@@ -301,9 +310,11 @@ impl<'f> Flow<'f> {
         }
     }
 
-    fn settle(&self, settle: Settle) -> Option<End> {
-        let ack = |tag, multiple| fire(self.channel.basic_ack(tag, BasicAckOptions { multiple }));
-        let sent = match settle {
+    fn settle(&mut self, settle: Settle) -> Option<End> {
+        let channel = self.channel.clone();
+        let ack =
+            |tag, multiple| async move { channel.basic_ack(tag, BasicAckOptions { multiple }).await }.boxed();
+        let mut sending = match settle {
             // To the broker, 0 means everything.
             Settle::UpTo(0) | Settle::One(0) | Settle::Return(0) => {
                 return Some(End::Lost(Error::bug("delivery tag 0")));
@@ -313,9 +324,14 @@ impl<'f> Flow<'f> {
             // Only the end of the channel gives back what a cancelled consumer held.
             Settle::Return(_) if self.cancelling => return Some(End::Again { hold: false }),
             Settle::Return(tag) => {
-                fire(self.channel.basic_nack(tag, BasicNackOptions { multiple: false, requeue: true }))
+                let channel = self.channel.clone();
+                let options = BasicNackOptions { multiple: false, requeue: true };
+                async move { channel.basic_nack(tag, options).await }.boxed()
             }
         };
+        // Queued at the first poll, in order; whoever waits for the last has waited for all.
+        let sent = fire(&mut sending);
+        self.settling = Some(sending).filter(|_| matches!(sent, Ok(false)));
         sent.err().map(|e| End::Lost(lost(e)))
     }
 
@@ -324,8 +340,8 @@ impl<'f> Flow<'f> {
         let cancelled = self
             .consumers
             .iter()
-            .map(|c| fire(self.channel.basic_cancel(c.tag(), BasicCancelOptions::default())));
-        cancelled.collect::<lapin::Result<Vec<()>>>().err().map(|e| End::Lost(lost(e)))
+            .map(|c| fire(pin!(self.channel.basic_cancel(c.tag(), BasicCancelOptions::default()))));
+        cancelled.collect::<lapin::Result<Vec<bool>>>().err().map(|e| End::Lost(lost(e)))
     }
 
     /// Widens the window where it should be, else tells the loop how wide it is: then nothing more may come.
@@ -415,11 +431,11 @@ async fn maybe<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
 }
 
 /// Sends a request without waiting for what becomes of it: its frame is queued at the first poll, in order, and if the
-/// channel is lost the consumers say so.
-fn fire<T>(request: impl Future<Output = lapin::Result<T>>) -> lapin::Result<()> {
+/// channel is lost the consumers say so. True if it is done.
+fn fire<T>(request: impl Future<Output = lapin::Result<T>> + Unpin) -> lapin::Result<bool> {
     match pin!(request).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Err(e)) => Err(e),
-        Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
+        Poll::Ready(done) => done.map(|_| true),
+        Poll::Pending => Ok(false),
     }
 }
 

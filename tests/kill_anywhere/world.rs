@@ -313,6 +313,8 @@ impl<'p> World<'p> {
 
     #[track_caller]
     fn end(mut self) -> Outcome {
+        // Whoever drains the rest is not watched.
+        let stall = self.watch.longest();
         let peak = self.replicas.drain(..).map(|replica| replica.end(END)).max().unwrap_or(0);
         // What a replica still held comes back, and lands here.
         let drained = self.lakehead(&["run", "--until-empty"]);
@@ -327,7 +329,7 @@ impl<'p> World<'p> {
             verified: verified.status.code().unwrap_or(-1),
             findings: report["counts"].to_string(),
             peak,
-            stall: self.watch.longest(),
+            stall,
         }
     }
 }

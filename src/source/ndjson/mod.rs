@@ -171,9 +171,8 @@ async fn finished<T>(reading: &mut Option<JoinHandle<T>>) -> std::result::Result
     }
 }
 
-/// Blocks that are being decoded or wait for a core: one more than most machines' cores for decoding, so that no core
-/// waits for the next one.
-const WIDTH: usize = 4;
+/// Blocks that are decoded at a time.
+const WIDTH: usize = 2;
 
 impl Feed<'_> {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<Ended> {

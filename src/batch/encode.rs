@@ -202,7 +202,10 @@ const AHEAD: usize = 16;
 
 /// Bytes of rows that are turned into Arrow arrays at a time, so that encoding large bodies takes little memory beside
 /// them.
-const SLICE_BYTES: usize = 8 << 20;
+const SLICE_BYTES: usize = 2 << 20;
+
+/// Bytes that a file has room for behind its pages before it must grow.
+const FOOTER: usize = 64 << 10;
 
 /// Encodes rows, which are sorted first, under a footer.
 ///
@@ -213,8 +216,7 @@ pub fn encode(layout: &Layout, rows: &mut Rows, footer: &Footer) -> Result<Bytes
     let bug =
         |e: String| Error::bug(format!("dataset {}: cannot encode {} rows: {e}", layout.name, rows.len()));
     let properties = properties(layout, footer, rows);
-    let out = Vec::with_capacity(rows.bytes() / 4 + 4096);
-    let mut writer = ArrowWriter::try_new(out, Arc::clone(&layout.schema), Some(properties))
+    let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&layout.schema), Some(properties))
         .map_err(|e| bug(e.to_string()))?;
     let room = rows.len().min(SLICE);
     let mut builders: Vec<_> = layout.columns.iter().map(|c| ColumnBuilder::new(&c.kind, room)).collect();
@@ -235,6 +237,9 @@ pub fn encode(layout: &Layout, rows: &mut Rows, footer: &Footer) -> Result<Bytes
             .map_err(|e| bug(e.to_string()))?;
         writer.write(&batch).map_err(|e| bug(e.to_string()))?;
     }
+    // All at once: a buffer that doubles while pages are copied into it would hold them three times.
+    let pages = writer.in_progress_size();
+    writer.inner_mut().reserve_exact(pages + FOOTER);
     writer.into_inner().map(Bytes::from).map_err(|e| bug(e.to_string()))
 }
 

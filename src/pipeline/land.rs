@@ -36,10 +36,10 @@ pub enum Cpu {
 }
 
 impl Cpu {
-    /// A pool as wide as the machine.
+    /// A pool as wide as the machine, and one more: while a piece of work is handed over, another has its core.
     pub fn pool() -> Cpu {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        Cpu::Pool(Arc::new(Semaphore::new(cores)))
+        Cpu::Pool(Arc::new(Semaphore::new(cores + 1)))
     }
 
     /// Runs `work` and returns what it returns; `None` if it panicked or the program ends.
@@ -198,7 +198,7 @@ const LARGE_ROW: usize = 1 << 20;
 const LARGE_FILE: (usize, usize) = (4 << 20, 24 << 20);
 
 /// How often encoding holds a large row beside the row itself (as a column, as a page, and compressed), and what it has
-/// encoded (in pages, and in a buffer that doubles).
+/// encoded (in pages, and in the file).
 const ENCODING: (usize, usize) = (3, 2);
 
 /// What encoding takes beside the rows, where that is much; and whether it is so much that nothing else of that kind may

@@ -170,7 +170,7 @@ impl LineReader {
         let mut searched = 0;
         while !self.ended {
             if filled == buffer.len() {
-                buffer.resize(2 * filled, 0);
+                buffer.resize(filled + filled / 2, 0);
             }
             let n = self.inner.read(&mut buffer[filled..]).map_err(|e| {
                 Error::unreachable(format!("{}: cannot read on after byte {}", self.shown, self.offset))

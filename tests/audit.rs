@@ -118,12 +118,21 @@ fn a_store_or_an_anchor_that_cannot_be_reached_is_exit_3() {
         &format!("[archive.anchor]\nurl = \"s3://away\"\n{away}\n[limits]\nput_deadline = \"1s\""),
     );
     home.run(&["audit", "verify"]).exits(3).says(&["hint:"]);
+    // A mistyped folder is not made into an empty archive.
+    home.write("lakehead.toml", "[data_lake]\nurl = \"./laek\"\n");
+    home.run(&["audit", "verify", "--trust", "keys/trust.json"])
+        .exits(3)
+        .says(&["there is no folder ./laek"]);
+    configure(&home, "", "");
+    home.run(&["audit", "verify", "--anchor", "./anchro"]).exits(3).says(&["there is no folder ./anchro"]);
+    assert!(!home.path("laek").exists() && !home.path("anchro").exists(), "a folder was created");
 }
 
 #[test]
 fn what_is_not_proved_is_exit_4() {
     // Nothing at all, and an archive that was written without a key.
     let home = signing(Home::new(), "", "");
+    fs::create_dir(home.path("lake")).expect("created");
     let report = verify(&home, &[], 4);
     assert_eq!((count(&report, "no_digests"), count(&report, "nothing_checked")), (1, 1));
     home.write("lakehead.toml", "");
@@ -169,7 +178,8 @@ fn an_anchor_shows_a_chain_that_is_gone_without_a_trace() {
     let first: Vec<_> = chain.collect();
     archive(&home, 10..16);
     let report = verify(&home, &[], 0);
-    assert!(report["heads"].as_u64() > Some(4), "those of the anchor count too: {report:#}");
+    let here = files(&home.path("lake/ml_audit/_integrity/v1/heads")).len() as u64;
+    assert_eq!(report["heads"].as_u64(), Some(2 * here), "those of the anchor count too: {report:#}");
     assert_eq!(
         files(&home.path("anchor/ml_audit")).len(),
         files(&home.path("lake/ml_audit/_integrity/v1/heads")).len()
@@ -190,15 +200,18 @@ fn an_anchor_shows_a_chain_that_is_gone_without_a_trace() {
         fs::remove_file(home.path("lake/ml_audit").join(path)).expect("removed");
     }
     let report = verify(&home, &[], 1);
-    assert!(count(&report, "truncated") >= 2, "{report:#}");
+    assert!(count(&report, "truncated") >= 1, "{report:#}");
     assert!(report["findings"].to_string().contains("anchor "), "{report:#}");
     // Without it, that passes: docs/archive-format.md says so.
     configure(&home, "", "");
     verify(&home, &[], 0);
     // Named on the command line; one that lacks heads proves less.
-    assert!(count(&verify(&home, &["--anchor", "./anchor"], 1), "truncated") >= 2);
+    assert!(count(&verify(&home, &["--anchor", "./anchor"], 1), "truncated") >= 1);
+    // One or two: a run that ends before it has looked around says both in its farewell.
+    let left = files(&home.path("lake/ml_audit/_integrity/v1/heads")).len() as u64;
+    fs::create_dir(home.path("empty")).expect("created");
     let lacks = verify(&home, &["--anchor", "./empty"], 4);
-    assert_eq!(count(&lacks, "not_anchored"), 2, "{lacks:#}");
+    assert_eq!(count(&lacks, "not_anchored"), left, "{lacks:#}");
 }
 
 #[test]

@@ -308,7 +308,7 @@ fn the_first_signal_stops_in_order_and_the_next_run_goes_on() {
         .status()
         .expect("/bin/sh starts");
     let out = child.wait_with_output().expect("it ends");
-    assert_eq!(out.status.code(), Some(0), "a stop in order is a success: {}", out.status);
+    assert_eq!(out.status.code(), Some(1), "stopped in order, and not done: {}", out.status);
     backfill(&home, &["in/*.ndjson"]);
     home.lake().holds_once("risk_evaluations", ids(MANY));
 }

@@ -95,6 +95,11 @@ pub(super) async fn command(global: &Global, args: &Backfill) -> Result<ExitCode
     if args.fail_on_quarantine {
         refuse_quarantine(&outcome.summary)?;
     }
+    if outcome.stopped {
+        // A job that is moved to another machine must not count as done.
+        return Err(Error::new(Kind::Failed, "stopped before the end of the input")
+            .hint("run the same command again: it goes on where this one stopped"));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

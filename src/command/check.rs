@@ -2,6 +2,7 @@
 //! and stores.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -12,7 +13,9 @@ use crate::config::problem::in_order;
 use crate::config::{Config, Problem, Severity};
 use crate::error::{Error, Kind, Result};
 use crate::event::catalog::Catalog;
-use crate::layout::Layouts;
+use crate::layout::pattern::Pattern;
+use crate::layout::{Format, Layouts};
+use crate::units::{format_bytes, format_count, format_duration};
 
 /// What a check saw.
 struct Seen {
@@ -70,6 +73,7 @@ fn look(global: &Global) -> Seen {
         }
     };
     if let Some(layouts) = &layouts {
+        problems.extend(unknown_events(layouts, &catalog));
         let fresh = config.problems(layouts).into_iter().filter(|p| !problems.iter().any(|q| q.key == p.key));
         let fresh: Vec<_> = fresh.collect();
         problems.extend(fresh);
@@ -78,12 +82,38 @@ fn look(global: &Global) -> Seen {
     Seen { config, problems, layouts, event_types: catalog.len(), answers: Vec::new() }
 }
 
+/// Event types of layouts that the catalog does not have, and that are spelled much like one of its own: their datasets
+/// would stay empty.
+fn unknown_events(layouts: &Layouts, catalog: &Catalog) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for layout in layouts.all() {
+        for event in layout.events.iter().map(Pattern::as_str) {
+            if event.contains(['*', '#']) || catalog.get(event).is_some() {
+                continue;
+            }
+            // One's own need no entry.
+            let Some(near) = catalog.nearest(event) else { continue };
+            found.push(Problem {
+                severity: Severity::Warning,
+                hint: Some(format!("did you mean `{}`?", near.id)),
+                ..Problem::error(
+                    None,
+                    "",
+                    format!("layout `{}`: the catalog has no event type `{event}`", layout.name),
+                )
+            });
+        }
+    }
+    found
+}
+
 /// The lines of an error that tells several mistakes, each of them a problem.
 fn lines(e: &Error) -> Vec<Problem> {
     let text = e.to_string();
     let hint = e.way_out().map(str::to_owned);
     let problem = |line: &str| Problem { hint: hint.clone(), ..Problem::error(None, "", line.trim_end()) };
-    text.lines().filter(|line| !line.trim().is_empty()).map(problem).collect()
+    let tells = |line: &&str| !line.trim().is_empty() && !line.ends_with("mistakes:");
+    text.lines().filter(tells).map(problem).collect()
 }
 
 fn as_text(seen: &Seen, errors: usize) -> String {
@@ -130,6 +160,16 @@ fn summary(seen: &Seen) -> String {
         text.push_str(&format!("consumer    {}: {} -> {layouts}\n", consumer.name, consumer.queue));
     }
     if let Some(layouts) = &seen.layouts {
+        for file in largest_files(config, layouts) {
+            text.push_str(&format!(
+                "files       {}: at most {} rows or {}, closed {} after the first row, then put within {}\n",
+                file.dataset,
+                format_count(file.rows),
+                format_bytes(file.bytes),
+                format_duration(file.age),
+                format_duration(config.limits.put_deadline)
+            ));
+        }
         text.push_str(&format!("layouts     {}\n", layouts.names().join(", ")));
         if !layouts.overlaid.is_empty() {
             text.push_str(&format!("overlaid    {}\n", layouts.overlaid.join(", ")));
@@ -137,6 +177,34 @@ fn summary(seen: &Seen) -> String {
     }
     text.push_str(&format!("catalog     {} event types\n\n", seen.event_types));
     text
+}
+
+/// The largest file of a dataset that the settings allow, and how long its first row waits for it.
+struct Largest {
+    consumer: String,
+    dataset: String,
+    rows: u64,
+    bytes: u64,
+    age: Duration,
+}
+
+fn largest_files(config: &Config, layouts: &Layouts) -> Vec<Largest> {
+    let mut files = Vec::new();
+    for consumer in &config.consumers {
+        let taken = consumer.layouts.iter().filter_map(|name| layouts.named(name));
+        for layout in taken.filter(|l| l.format == Format::Parquet) {
+            let roll = config.roll_for(layout, Some(consumer));
+            files.push(Largest {
+                consumer: consumer.name.clone(),
+                dataset: layout.name.clone(),
+                // No more can be unacknowledged at a time.
+                rows: roll.rows.unwrap_or(u64::MAX).min(consumer.reach()),
+                bytes: roll.bytes.unwrap_or(u64::MAX).min(config.limits.memory),
+                age: roll.age.unwrap_or_default(),
+            });
+        }
+    }
+    files
 }
 
 /// How the archive proves itself, or what it lacks for that.
@@ -174,6 +242,10 @@ fn as_json(seen: &Seen, errors: usize) -> String {
             "name": c.name, "queue": c.queue, "bindings": c.bindings, "layouts": c.layouts,
         })).collect::<Vec<_>>(),
         "layouts": seen.layouts.as_ref().map(Layouts::names),
+        "largestFiles": seen.layouts.as_ref().map(|layouts| largest_files(&seen.config, layouts).iter().map(|f| json!({
+            "consumer": f.consumer, "dataset": f.dataset, "rows": f.rows, "bytes": f.bytes,
+            "latencySeconds": (f.age + seen.config.limits.put_deadline).as_secs_f64(),
+        })).collect::<Vec<_>>()),
         "eventTypes": seen.event_types,
         "proof": proof(&seen.config),
         "answers": seen.answers.iter().map(|(asked, answer)| json!({ "asked": asked, "answer": answer })).collect::<Vec<_>>(),

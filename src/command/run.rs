@@ -231,7 +231,8 @@ impl Service<'_> {
             tracing::warn!("the broker does not answer: it will notice that the connections are gone");
         }
         let summary = landed?;
-        match failure {
+        let left = if self.give_up.is_some() && !stopping { summary.unacked } else { 0 };
+        match failure.or((left > 0).then(|| unfinished(left))) {
             None => Ok(summary),
             Some(e) => {
                 eprint!("{}", table(&summary));
@@ -241,6 +242,9 @@ impl Service<'_> {
     }
 
     fn store_lost(&self, limit: Duration) -> Result<Error> {
+        if let Some(lost) = self.setup.lost_store() {
+            return Ok(lost);
+        }
         let what = format!("{} has taken no put for {}", self.setup.lake()?.shown(), format_duration(limit));
         Ok(Error::unreachable(what).hint("mend it and run again: what was not stored is still in the queue"))
     }
@@ -325,6 +329,12 @@ impl Service<'_> {
         ::metrics::gauge!(metrics::BUDGET_USED).set(port.budget().used() as f64);
         ::metrics::gauge!(metrics::BUDGET_LIMIT).set(port.budget().limit() as f64);
     }
+}
+
+/// The queues were empty, and still the end was not reached.
+fn unfinished(left: u64) -> Error {
+    Error::unreachable(format!("{left} messages were received and could not be stored"))
+        .hint("the log says what the store answered; mend it and run again: the broker delivers them again")
 }
 
 fn joined(ended: std::result::Result<Result<Summary>, tokio::task::JoinError>) -> Result<Summary> {

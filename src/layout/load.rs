@@ -190,7 +190,12 @@ fn overlay_files(dir: Option<&Path>) -> Result<Vec<(String, String)>> {
 }
 
 fn parse(file: &str, text: &str, catalog: &Catalog) -> std::result::Result<Layout, Vec<String>> {
-    let parsed: File = toml::from_str(text).map_err(|e| vec![format!("{file}: {e}")])?;
+    let wrong = |e: toml::de::Error| {
+        let at = e.span().map_or(0, |s| s.start).min(text.len());
+        let line = text.as_bytes()[..at].iter().filter(|b| **b == b'\n').count() + 1;
+        vec![format!("{file}:{line}: {}", e.message().replace('\n', " "))]
+    };
+    let parsed: File = toml::from_str(text).map_err(wrong)?;
     Draft { file, problems: Vec::new(), parsed }.layout(catalog)
 }
 

@@ -12,8 +12,8 @@ use super::main_loop::Done;
 use super::shelve::Stored;
 use crate::archive::time::Time;
 use crate::archive::{Ask, Chain, Entry, Identity, Outcome, Place, Settings, Signer, Step, Survey, store};
-use crate::clock::{Micros, fresh_id, fresh_secret};
-use crate::error::Result;
+use crate::clock::{Micros, fresh_id, fresh_secret, micros};
+use crate::error::{Kind, Result};
 use crate::layout::row;
 
 /// How the archive proves itself.
@@ -58,7 +58,12 @@ pub struct Attestor {
     /// True until the anchor is known to have every head.
     behind: bool,
     anchoring: bool,
+    /// When a signer that could not sign is asked again.
+    sign_at: Micros,
 }
+
+/// How long a signer that cannot sign is left alone.
+const SIGN_AGAIN: Duration = Duration::from_secs(1);
 
 /// What makes a new chain its own. Its id does not sort before `floor`, however far behind this machine's clock is.
 fn identity(floor: &str) -> Identity {
@@ -75,7 +80,7 @@ impl Attestor {
         proof.settings.writer = writer.to_owned();
         let chain = Chain::new(proof.settings.clone(), Arc::clone(&proof.signer), identity(""), now);
         let behind = proof.anchor.is_some();
-        Attestor { proof, chain, finished: false, behind, anchoring: false }
+        Attestor { proof, chain, finished: false, behind, anchoring: false, sign_at: Micros::MIN }
     }
 
     /// A blob is stored: the next digest names it.
@@ -115,10 +120,21 @@ impl Attestor {
     /// Begins whatever the chain asks for.
     ///
     /// # Errors
-    /// A digest that cannot be written: a bug.
+    /// A digest that cannot be written: a bug. A signer that cannot be reached is asked again.
     pub(super) fn drive(&mut self, now: Micros, jobs: &mut JoinSet<Done>) -> Result<()> {
+        if now < self.sign_at {
+            return Ok(());
+        }
         loop {
-            match self.chain.poll(now)? {
+            let step = match self.chain.poll(now) {
+                Err(e) if e.kind() != Kind::Bug => {
+                    tracing::warn!(error = %e, hint = e.way_out(), "cannot sign a digest; trying again");
+                    self.sign_at = now + micros(SIGN_AGAIN);
+                    return Ok(());
+                }
+                step => step?,
+            };
+            match step {
                 Step::Wait(_) => return Ok(()),
                 Step::Finished => {
                     self.finished = true;
@@ -222,5 +238,66 @@ async fn anchor(proof: &Proof, ask: &Ask) -> bool {
             tracing::warn!(error = %e, "cannot see to it that the anchor has every head; trying again later");
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use object_store::memory::InMemory;
+    use object_store::path::Path;
+
+    use super::*;
+    use crate::archive::{Algorithm, KeyFile};
+    use crate::clock::Clock;
+    use crate::error::Error;
+
+    /// A vault that cannot be reached so many times.
+    struct Away(KeyFile, AtomicU32);
+
+    impl Signer for Away {
+        fn key_id(&self) -> &str {
+            self.0.key_id()
+        }
+
+        fn algorithm(&self) -> Algorithm {
+            self.0.algorithm()
+        }
+
+        fn public_key(&self) -> &[u8] {
+            self.0.public_key()
+        }
+
+        fn sign(&self, message: &[u8]) -> Result<Vec<u8>> {
+            let away = self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+            if away.is_ok() { Err(Error::unreachable("the vault is away")) } else { self.0.sign(message) }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_signer_that_is_away_is_asked_again() {
+        let signer = Arc::new(Away(KeyFile::from_seed(&[1; 32]).expect("a key"), AtomicU32::new(2)));
+        let proof = Proof {
+            signer: Arc::clone(&signer) as Arc<dyn Signer>,
+            place: Place::new(Arc::new(InMemory::new()), Path::default()),
+            anchor: None,
+            settings: Settings::new("ml_audit", ""),
+            deadline: Duration::from_secs(5),
+        };
+        let mut now = Clock::System.now();
+        let mut attestor = Attestor::new(proof, "writer", now);
+        let mut jobs = JoinSet::new();
+        for left in [1, 0] {
+            attestor.drive(now, &mut jobs).expect("no end");
+            attestor.drive(now, &mut jobs).expect("no end");
+            assert_eq!(signer.1.load(Ordering::Relaxed), left, "asked once a second");
+            assert!(jobs.is_empty());
+            now += micros(SIGN_AGAIN);
+        }
+        attestor.drive(now, &mut jobs).expect("no end");
+        let Some(Ok(Done::Digest(outcome))) = jobs.join_next().await else { panic!("no digest") };
+        attestor.put_done(outcome, now);
+        assert!(attestor.has_begun());
     }
 }

@@ -248,10 +248,12 @@ impl Shore {
 
     async fn look(&self, landing: &Landing) -> look::Found {
         let mut pause = Pause::default();
-        // Only closed at the end of the program.
-        let _permit = self.looks.acquire().await;
         loop {
-            match look::fence_and_look(self, landing).await {
+            // Only closed at the end of the program. Given back for the pause: other partitions may be well.
+            let permit = self.looks.acquire().await;
+            let found = look::fence_and_look(self, landing).await;
+            drop(permit);
+            match found {
                 Ok(found) => return found,
                 Err(e) => {
                     self.failed.store(true, Ordering::Relaxed);

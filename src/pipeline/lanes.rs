@@ -72,8 +72,10 @@ impl Lane {
         self.claims.retain(|(_, newest)| *newest >= oldest_alive);
     }
 
-    /// Moves every row that `claims` names, of every batch, open or sealed, to `taken`.
-    pub fn take_claimed(&mut self, layout: &Layout, claims: &Claims, taken: &mut Rows) {
+    /// Moves every row that `claims` names, of every batch, open or sealed, to `taken`. Returns the weight of the sealed
+    /// batches of which nothing is left.
+    #[must_use]
+    pub fn take_claimed(&mut self, layout: &Layout, claims: &Claims, taken: &mut Rows) -> usize {
         for open in [&mut self.fresh, &mut self.flagged] {
             if let Some(batch) = open {
                 take(&mut batch.rows, layout, claims, taken);
@@ -87,7 +89,13 @@ impl Lane {
                 landing.encoded = None;
             }
         }
-        self.queue.retain(|l| !(l.rows.is_empty() && l.refused.is_empty()));
+        let mut freed = 0;
+        self.queue.retain(|l| {
+            let left = !(l.rows.is_empty() && l.refused.is_empty());
+            freed += if left { 0 } else { l.weight };
+            left
+        });
+        freed
     }
 
     /// The batch that rows of this kind go to, opened if it is not there.

@@ -408,8 +408,13 @@ async fn rule_out(shore: &Shore, landing: &Landing, layout: &Layout, file: &List
         }
     };
     let Some(column) = layout.column("eventId") else { return Ok(false) };
-    let mut ids = landing.sought().filter_map(|(rows, at)| cell(layout, rows.row(at), column));
-    Ok(!ids.any(|id| filters.iter().any(|f| std::str::from_utf8(id).is_ok_and(|id| f.check(&id)))))
+    let mut ids = landing.sought().map(|(rows, at)| cell(layout, rows.row(at), column));
+    // A filter knows nothing of rows without an id.
+    let may_hold = |id: Option<&[u8]>| match id.map(std::str::from_utf8) {
+        Some(Ok(id)) => filters.iter().any(|f| f.check(&id)),
+        _ => true,
+    };
+    Ok(!ids.any(may_hold))
 }
 
 /// Adds to `present` the identities of the landing's rows that the file at `path` holds.

@@ -142,7 +142,9 @@ impl Loop {
                 _ = count.tick() => self.count_deaths(),
                 _ = probe.tick(), if !self.answers => self.refresh(),
             }
-            if self.shore.failed.swap(false, Ordering::Relaxed) | std::mem::take(&mut self.state.held) {
+            let failed =
+                self.shore.failed.swap(false, Ordering::Relaxed) | self.pipeline.parts.shelf.has_failed();
+            if failed | std::mem::take(&mut self.state.held) {
                 // Nobody consumes again on the word of an earlier put.
                 self.answers = false;
                 self.refresh();
@@ -259,10 +261,10 @@ impl Loop {
         if std::mem::replace(&mut self.refreshing, true) {
             return;
         }
-        let shore = Arc::clone(&self.shore);
+        let (shore, shelf) = (Arc::clone(&self.shore), self.pipeline.parts.shelf.clone());
         self.jobs.spawn(async move {
             match shore.registry.keep().await {
-                Ok(true) => Done::Refreshed(true),
+                Ok(true) => Done::Refreshed(shelf.takes_puts().await),
                 Ok(false) => Done::Gone,
                 Err(e) => {
                     tracing::warn!(error = %e, "cannot refresh the registration");

@@ -1,7 +1,9 @@
 //! Putting audit blobs: create-only, and "exists" means read back and compare (rule 9).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::attest::Token;
@@ -14,10 +16,17 @@ use crate::error::{Error, Result};
 use crate::layout::row::Identity;
 use crate::store::{Put, Store};
 
+/// An empty object, the same for ever, that tells whether a store takes puts: an archive may be unable to delete others.
+const PROBE: &str = "_lakehead/probes/put";
+
 /// Where blobs go.
 #[derive(Debug, Clone)]
 pub struct Shelf {
     store: Arc<Store>,
+    /// Set when a put has failed: the store is to be asked whether it takes puts.
+    failed: Arc<AtomicBool>,
+    /// True while the last put that is known of has failed.
+    refused: Arc<AtomicBool>,
 }
 
 /// A blob that is stored.
@@ -60,7 +69,27 @@ pub enum Shelved {
 impl Shelf {
     /// A shelf in a store.
     pub fn new(store: Store) -> Self {
-        Shelf { store: Arc::new(store) }
+        Shelf { store: Arc::new(store), failed: Arc::default(), refused: Arc::default() }
+    }
+
+    /// True if a put has failed since this was asked last.
+    pub fn has_failed(&self) -> bool {
+        self.failed.swap(false, Ordering::Relaxed)
+    }
+
+    /// True if the store takes puts, as far as is known: one that refused the last blob is asked with a put.
+    pub async fn takes_puts(&self) -> bool {
+        if !self.refused.load(Ordering::Relaxed) {
+            return true;
+        }
+        let probe = match self.store.path(PROBE) {
+            Ok(path) => self.store.probe(&path, Bytes::new()).await,
+            Err(e) => Err(e),
+        };
+        let taken =
+            probe.inspect_err(|e| tracing::warn!(error = %e, "the archive's store takes no puts")).is_ok();
+        self.refused.store(!taken, Ordering::Relaxed);
+        taken
     }
 
     /// Puts a blob until the outcome is known, or until the program ends.
@@ -78,6 +107,7 @@ impl Shelf {
         loop {
             match self.attempt(draft, &sha256).await {
                 Ok((path, conflict_of)) => {
+                    self.refused.store(false, Ordering::Relaxed);
                     return Stored {
                         layout: draft.layout,
                         identity: draft.identity,
@@ -90,6 +120,8 @@ impl Shelf {
                     };
                 }
                 Err(e) => {
+                    self.failed.store(true, Ordering::Relaxed);
+                    self.refused.store(true, Ordering::Relaxed);
                     tracing::warn!(error = %e, hint = e.way_out(), "cannot put a blob; trying again");
                     pause.wait().await;
                 }
@@ -116,7 +148,7 @@ impl Shelf {
     }
 
     /// True if these bytes stand under this name now; false if others do.
-    async fn settle(&self, path: &str, bytes: &bytes::Bytes) -> Result<bool> {
+    async fn settle(&self, path: &str, bytes: &Bytes) -> Result<bool> {
         let at = self.store.path(path)?;
         if self.store.create(&at, bytes.clone()).await? == Put::Created {
             return Ok(true);

@@ -35,6 +35,9 @@ pub enum Put {
     Exists,
 }
 
+/// Bytes a second of the slowest link that large objects are put over.
+pub(crate) const SLOWEST: u64 = 1 << 20;
+
 /// A store and the folder in it below which everything lies.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -103,6 +106,11 @@ impl Store {
         self.deadline
     }
 
+    /// Longest that one try with so many bytes may take: on a slow link a large file would else never be stored.
+    fn deadline_for(&self, bytes: u64) -> Duration {
+        self.deadline + Duration::from_secs(bytes / SLOWEST)
+    }
+
     /// The full path of a name below the root. `relative` is already percent-encoded where it must be.
     ///
     /// # Errors
@@ -126,16 +134,25 @@ impl Store {
     /// # Errors
     /// Whatever keeps the outcome from being known: the store may or may not have the object.
     pub async fn create(&self, path: &Path, bytes: Bytes) -> Result<Put> {
+        let done = self.probe(path, bytes).await;
+        self.remember(done.as_ref().err());
+        done
+    }
+
+    /// As [`Store::create`], but no refusal is forgotten for it: a full disk has room for a probe.
+    ///
+    /// # Errors
+    /// As [`Store::create`].
+    pub async fn probe(&self, path: &Path, bytes: Bytes) -> Result<Put> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let deadline = self.deadline_for(bytes.len() as u64);
         let put = self.inner.put_opts(path, PutPayload::from(bytes), options);
-        let done = match tokio::time::timeout(self.deadline, put).await {
+        match tokio::time::timeout(deadline, put).await {
             Ok(Ok(_)) => Ok(Put::Created),
             Ok(Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. })) => Ok(Put::Exists),
             Ok(Err(e)) => Err(self.error("put", path, e)),
-            Err(_) => Err(self.slow("put", path)),
-        };
-        self.remember(done.as_ref().err());
-        done
+            Err(_) => Err(self.slow("put", path, deadline)),
+        }
     }
 
     /// Notes how a put ended.
@@ -163,7 +180,7 @@ impl Store {
         match tokio::time::timeout(self.deadline, put).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(e)) => Err(self.error("put", path, e)),
-            Err(_) => Err(self.slow("put", path)),
+            Err(_) => Err(self.slow("put", path, self.deadline)),
         }
     }
 
@@ -175,7 +192,7 @@ impl Store {
         match tokio::time::timeout(self.deadline, self.inner.delete(path)).await {
             Ok(Ok(()) | Err(StoreError::NotFound { .. })) => Ok(()),
             Ok(Err(e)) => Err(self.error("delete", path, e)),
-            Err(_) => Err(self.slow("delete", path)),
+            Err(_) => Err(self.slow("delete", path, self.deadline)),
         }
     }
 
@@ -184,12 +201,17 @@ impl Store {
     /// # Errors
     /// The store's.
     pub async fn get(&self, path: &Path) -> Result<Option<Bytes>> {
-        let read = async { self.inner.get(path).await?.bytes().await };
-        match tokio::time::timeout(self.deadline, read).await {
+        let found = match tokio::time::timeout(self.deadline, self.inner.get(path)).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(StoreError::NotFound { .. })) => return Ok(None),
+            Ok(Err(e)) => return Err(self.error("get", path, e)),
+            Err(_) => return Err(self.slow("get", path, self.deadline)),
+        };
+        let deadline = self.deadline_for(found.meta.size);
+        match tokio::time::timeout(deadline, found.bytes()).await {
             Ok(Ok(bytes)) => Ok(Some(bytes)),
-            Ok(Err(StoreError::NotFound { .. })) => Ok(None),
             Ok(Err(e)) => Err(self.error("get", path, e)),
-            Err(_) => Err(self.slow("get", path)),
+            Err(_) => Err(self.slow("get", path, deadline)),
         }
     }
 
@@ -201,7 +223,7 @@ impl Store {
         match tokio::time::timeout(self.deadline, self.inner.get_range(path, range)).await {
             Ok(Ok(bytes)) => Ok(bytes),
             Ok(Err(e)) => Err(self.error("get", path, e)),
-            Err(_) => Err(self.slow("get", path)),
+            Err(_) => Err(self.slow("get", path, self.deadline)),
         }
     }
 
@@ -215,7 +237,7 @@ impl Store {
             Ok(Ok(found)) => Ok(Some(found.meta)),
             Ok(Err(StoreError::NotFound { .. })) => Ok(None),
             Ok(Err(e)) => Err(self.error("head", path, e)),
-            Err(_) => Err(self.slow("head", path)),
+            Err(_) => Err(self.slow("head", path, self.deadline)),
         }
     }
 
@@ -237,15 +259,15 @@ impl Store {
             match tokio::time::timeout(self.deadline, stream.next()).await {
                 Ok(Some(meta)) => all.push(meta?),
                 Ok(None) => return Ok(all),
-                Err(_) => return Err(self.slow("list", folder)),
+                Err(_) => return Err(self.slow("list", folder, self.deadline)),
             }
         }
     }
 
-    fn slow(&self, verb: &str, path: &Path) -> Error {
-        let seconds = self.deadline.as_secs_f64();
+    fn slow(&self, verb: &str, path: &Path, deadline: Duration) -> Error {
+        let seconds = deadline.as_secs_f64();
         Error::unreachable(format!("{}: {verb} {path}: no answer within {seconds} s", self.shown))
-            .hint("the store is slow or cannot be reached; limits.put_deadline is the longest that one try may take")
+            .hint("the store is slow or cannot be reached; limits.put_deadline is the longest that one try may take, beside a second for each MiB")
     }
 
     fn error(&self, verb: &str, path: &Path, e: StoreError) -> Error {

@@ -103,9 +103,13 @@ fn retry(deadline: Duration) -> RetryConfig {
     RetryConfig { backoff: BackoffConfig::default(), max_retries: 2, retry_timeout: deadline }
 }
 
+/// Bytes of the largest object that is put on the slowest link.
+const LARGEST: u64 = 256 << 20;
+
 fn client(deadline: Duration, http: bool) -> ClientOptions {
     ClientOptions::new()
-        .with_timeout(deadline)
+        // Each try has a deadline of its own, by its size: this is for the largest.
+        .with_timeout(deadline + Duration::from_secs(LARGEST / super::SLOWEST))
         .with_connect_timeout(deadline.min(Duration::from_secs(5)))
         .with_allow_http(http)
 }

@@ -74,7 +74,7 @@ impl State {
         let layout = Arc::clone(self.layouts.get(index));
         let lane = self.lanes.lane(id);
         if self.settings.without != Some(Rule::AllBatches) {
-            lane.take_claimed(&layout, &claims, &mut rows);
+            self.landing_bytes -= lane.take_claimed(&layout, &claims, &mut rows);
         }
         if self.settings.without != Some(Rule::Remember) {
             lane.remember(claims, self.newest_channel.load(Ordering::Relaxed));

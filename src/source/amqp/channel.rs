@@ -291,8 +291,9 @@ impl<'f> Flow<'f> {
     }
 
     fn take_in(&mut self, delivery: Delivery, now: crate::clock::Micros) {
-        let flagged = self.backlog > 0;
-        self.backlog = self.backlog.saturating_sub(1);
+        // Those that kept their flag do not count: a peer's may have come to stand before those that lost it.
+        let flagged = self.backlog > 0 && !delivery.redelivered;
+        self.backlog -= u32::from(flagged);
         let delivery = properties::delivery(delivery, flagged);
         self.window.received(delivery.body.len());
         self.intake.push(delivery, now);

@@ -21,6 +21,8 @@ pub(super) struct Patience {
     successes: u64,
     failing_since: Option<Instant>,
     began: Instant,
+    /// The last failure.
+    failed_at: Instant,
     pause: Duration,
 }
 
@@ -29,7 +31,7 @@ impl Patience {
     pub fn new(limit: Option<Duration>, pulse: &Arc<Pulse>) -> Patience {
         let (successes, pulse) = (pulse.successes(), Arc::clone(pulse));
         let (failing_since, began) = (None, Instant::now());
-        Patience { limit, pulse, successes, failing_since, began, pause: PAUSES.0 }
+        Patience { limit, pulse, successes, failing_since, began, failed_at: began, pause: PAUSES.0 }
     }
 
     /// How long to wait after a failure; the failure itself if it is time to give up. A mistake in the configuration
@@ -38,8 +40,13 @@ impl Patience {
         let now = Instant::now();
         if self.pulse.successes() != self.successes {
             self.successes = self.pulse.successes();
-            (self.failing_since, self.pause) = (Some(now), PAUSES.0);
+            self.failing_since = Some(now);
+            // What consumes for a moment and fails again is not to be tried without pause.
+            if now - self.failed_at > PAUSES.1 {
+                self.pause = PAUSES.0;
+            }
         }
+        self.failed_at = now;
         let since = *self.failing_since.get_or_insert(self.began);
         if let Some(limit) = self.limit
             && (e.kind() == Kind::Config || now - since >= limit)

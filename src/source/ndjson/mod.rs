@@ -183,6 +183,9 @@ impl Feed<'_> {
                 if !std::mem::replace(&mut self.ended, true) {
                     send(self.port, Input::Ended(self.channel)).await?;
                     self.turn = None;
+                    // A thousand inputs may wait for the store: they keep neither files nor memory.
+                    (self.reader, self.reading) = (None, None);
+                    (self.decoders, self.buffers) = (Vec::new(), Vec::new());
                 }
                 if self.unsettled == 0 && !self.cancelled {
                     return self.finish().await;

@@ -12,6 +12,9 @@ use crate::error::{Error, Kind};
 /// First and longest pause.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
 
+/// What consumed for so long was well.
+const STEADY: Duration = Duration::from_secs(1);
+
 /// The patience with one thing that fails again and again.
 #[derive(Debug)]
 pub(super) struct Patience {
@@ -21,8 +24,8 @@ pub(super) struct Patience {
     successes: u64,
     failing_since: Option<Instant>,
     began: Instant,
-    /// The last failure.
-    failed_at: Instant,
+    /// When the pause after the last failure was over.
+    tried_at: Instant,
     pause: Duration,
 }
 
@@ -31,7 +34,7 @@ impl Patience {
     pub fn new(limit: Option<Duration>, pulse: &Arc<Pulse>) -> Patience {
         let (successes, pulse) = (pulse.successes(), Arc::clone(pulse));
         let (failing_since, began) = (None, Instant::now());
-        Patience { limit, pulse, successes, failing_since, began, failed_at: began, pause: PAUSES.0 }
+        Patience { limit, pulse, successes, failing_since, began, tried_at: began, pause: PAUSES.0 }
     }
 
     /// How long to wait after a failure; the failure itself if it is time to give up. A mistake in the configuration
@@ -42,11 +45,10 @@ impl Patience {
             self.successes = self.pulse.successes();
             self.failing_since = Some(now);
             // What consumes for a moment and fails again is not to be tried without pause.
-            if now - self.failed_at > PAUSES.1 {
+            if now.saturating_duration_since(self.tried_at) > STEADY {
                 self.pause = PAUSES.0;
             }
         }
-        self.failed_at = now;
         let since = *self.failing_since.get_or_insert(self.began);
         if let Some(limit) = self.limit
             && (e.kind() == Kind::Config || now - since >= limit)
@@ -54,6 +56,7 @@ impl Patience {
             return Err(e);
         }
         let pause = self.pause.mul_f64(0.5 + clock::jitter() / 2.0);
+        self.tried_at = now + pause;
         self.pause = (self.pause * 2).min(PAUSES.1);
         let retry_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         let consumer = &self.pulse.consumer;
@@ -92,5 +95,22 @@ mod tests {
             (0..12).map_while(|_| patience.after(Error::config("no such queue")).ok()).collect();
         assert_eq!(pauses.len(), 12);
         assert!(pauses[0] >= PAUSES.0 / 2 && pauses[11] >= PAUSES.1 / 2 && pauses[11] <= PAUSES.1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_consumes_for_a_moment_only_is_tried_less_and_less() {
+        let pulse = Arc::new(Pulse::new("c", 1));
+        let mut patience = Patience::new(None, &pulse);
+        let mut longest = Duration::ZERO;
+        for _ in 0..8 {
+            let pause = patience.after(lost()).expect("for ever");
+            longest = longest.max(pause);
+            tokio::time::advance(pause).await;
+            drop(pulse.beat());
+        }
+        assert!(longest > 16 * PAUSES.0, "{longest:?}");
+        tokio::time::advance(2 * STEADY).await;
+        let pause = patience.after(lost()).expect("for ever");
+        assert!(pause <= PAUSES.0, "it was well meanwhile: {pause:?}");
     }
 }

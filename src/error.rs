@@ -114,6 +114,12 @@ impl StdError for Error {
     }
 }
 
+/// The line in which a byte stands, from 1, for messages about a text.
+pub fn line_at(text: &str, offset: usize) -> usize {
+    let before = text.as_bytes().get(..offset).unwrap_or(text.as_bytes());
+    before.iter().filter(|b| **b == b'\n').count() + 1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

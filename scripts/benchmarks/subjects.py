@@ -127,10 +127,10 @@ def archive(bench):
         shutil.rmtree(work)
 
 
-def audited(bench, work, env, blobs=None):
+def audited(bench, work, env, wanted):
     """What was signed must be the whole job: every blob named by a digest, and verified."""
     sample = run([bench.lakehead, "audit", "verify", "--json"], work, env, keep_output=True)
-    report, wanted = json.loads(sample.stdout), blobs or bench.proofs
+    report = json.loads(sample.stdout)
     if (report["verdict"], report["blobs"]) != ("verified", wanted):
         raise Failed(f"the archive is {report['verdict']} with {report['blobs']} blobs; expected {wanted}")
     return sample
@@ -151,7 +151,7 @@ def verify(bench):
     run([bench.lakehead, "backfill", "--layout", "ml_audit", source], work, env)
     files = "find lake -path '*/year=*' -type f -print0 | xargs -0"
     peers = {
-        "lakehead": lambda: audited(bench, work, env),
+        "lakehead": lambda: audited(bench, work, env, bench.proofs),
         "sha256sum": lambda: hashed(bench, work, f"{files} sha256sum"),
         "sha256sum on every core": lambda: hashed(bench, work, f"{files} -n 1000 -P {os.cpu_count()} sha256sum"),
     }

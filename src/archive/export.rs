@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::digest::{self, Envelope, Hash, PAYLOAD_TYPE, parse_line};
 use super::store::{Place, chain_ids, store_error};
-use super::time::{Day, Time, date, day_of};
+use super::time::{Day, Time, date, day_of, not_empty};
 use super::trust::Trust;
 use super::{blob, chain_name, integrity_folder, merkle, under};
 use crate::clock::Micros;
@@ -130,6 +130,7 @@ impl Folder {
 /// `Config` when the folder is in use or cannot be written; `Unreachable` when the store does not answer. Evidence that
 /// does not hold is no error: see [`Custody::problems`].
 pub async fn export(place: &Place, prefix: &str, request: &Request) -> Result<Custody> {
+    not_empty(request.from, request.to)?;
     let mut folder = Folder::create(&request.out)?;
     let trust = request.trust.to_text()?;
     folder.write("trust.json", trust.as_bytes())?;

@@ -8,6 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::clock::Micros;
+use crate::error::{self, Error};
 use crate::event::time;
 
 /// Microseconds in a day.
@@ -52,6 +53,20 @@ pub fn day_from_civil(year: i64, month: u32, day: u32) -> Option<Day> {
 pub fn date(day: Day) -> String {
     let (y, m, d) = civil(day);
     format!("{y:04}-{m:02}-{d:02}")
+}
+
+/// Refuses a range of days that has none.
+///
+/// # Errors
+/// `Config`.
+pub fn not_empty(from: Option<Day>, to: Option<Day>) -> error::Result<()> {
+    match (from, to) {
+        (Some(from), Some(to)) if from > to => {
+            Err(Error::config(format!("the range {} to {} is empty", date(from), date(to)))
+                .hint("--from is the first day and --to the last"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What the ids of chains that begin at `at` begin with: the ten digits of time of a ULID, in lower case.

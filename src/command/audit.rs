@@ -38,9 +38,6 @@ pub(super) async fn command(global: &Global, args: &Audit) -> Result<ExitCode> {
             let trust = trust_of(&setup, None)?.ok_or_else(no_trust)?;
             let now = Clock::System.now();
             let (from, to) = (from.map(day), to.map(day));
-            if from.zip(to).is_some_and(|(from, to)| from > to) {
-                return Err(Error::config("--from is after --to").hint("both days count"));
-            }
             let request = Request { tenant: tenant.clone(), from, to, trust, now, out: out.clone() };
             hand_over(&setup, &request).await
         }
@@ -84,11 +81,12 @@ fn place(store: &Store) -> Place {
     Place::new(Arc::clone(store.object_store()), store.root().clone())
 }
 
-/// The folder of a store on this machine.
-fn place_of(setup: &Setup) -> &Location {
+/// Where the archive lies.
+fn archive_location(setup: &Setup) -> &Location {
     setup.config.archive.location.as_ref().unwrap_or(&setup.config.data_lake.location)
 }
 
+/// The folder of a store on this machine.
 fn local_folder(location: &Location) -> Option<PathBuf> {
     let url = location.url.strip_prefix("file://").unwrap_or(&location.url);
     (!url.contains("://")).then(|| PathBuf::from(url))
@@ -107,7 +105,7 @@ fn must_be_there(location: &Location) -> Result<()> {
 
 async fn check(setup: &Setup, args: &AuditVerify) -> Result<ExitCode> {
     let trust = trust_of(setup, args.trust.as_deref())?.ok_or_else(no_trust)?;
-    must_be_there(place_of(setup))?;
+    must_be_there(archive_location(setup))?;
     let archive = setup.archive()?;
     super::probe(setup, &archive).await?;
     let mut options = Options::new(Some(trust), Clock::System.now(), &fresh_id());
@@ -116,7 +114,7 @@ async fn check(setup: &Setup, args: &AuditVerify) -> Result<ExitCode> {
     options.tenant.clone_from(&args.tenant);
     options.expect_head.clone_from(&args.expect_head);
     options.anchor = anchor(setup, args.anchor.as_deref())?.as_ref().map(place);
-    options.local = local_folder(place_of(setup));
+    options.local = local_folder(archive_location(setup));
     options.concurrency = setup.config.archive.concurrency;
     let progress = Arc::clone(&options.progress);
     let (place, prefix) = (place(&archive), setup.config.data_lake.audit_path_prefix.clone());
@@ -133,7 +131,7 @@ async fn check(setup: &Setup, args: &AuditVerify) -> Result<ExitCode> {
 
 fn anchor(setup: &Setup, url: Option<&str>) -> Result<Option<Store>> {
     let archive = &setup.config.archive;
-    let near = archive.anchor.as_ref().unwrap_or_else(|| place_of(setup));
+    let near = archive.anchor.as_ref().unwrap_or_else(|| archive_location(setup));
     let given = url.map(|url| Location { url: url.to_owned(), ..Location::default() });
     let location = given.map(|own| with_credentials(own, near)).or_else(|| archive.anchor.clone());
     let opened = |at: Location| {
@@ -171,7 +169,7 @@ async fn watch<T>(progress: &Progress, work: impl Future<Output = T>) -> T {
 }
 
 async fn hand_over(setup: &Setup, request: &Request) -> Result<ExitCode> {
-    must_be_there(place_of(setup))?;
+    must_be_there(archive_location(setup))?;
     let archive = setup.archive()?;
     super::probe(setup, &archive).await?;
     let custody = export(&place(&archive), &setup.config.data_lake.audit_path_prefix, request).await?;

@@ -8,6 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::Problem;
+use crate::error::line_at;
 
 /// Names of a table's entries.
 pub(super) type Table = BTreeMap<String, Entry>;
@@ -94,11 +95,6 @@ fn raw(shown: &str, text: &str, value: &DeValue<'_>) -> Raw {
             Raw::List(items.iter().map(entry).collect())
         }
     }
-}
-
-fn line_at(text: &str, offset: usize) -> usize {
-    let before = text.as_bytes().get(..offset).unwrap_or(text.as_bytes());
-    before.iter().filter(|b| **b == b'\n').count() + 1
 }
 
 /// Lays variables over the tree of a file: `LAKEHEAD_A__B` sets `a.b`. Others of our prefix are returned.

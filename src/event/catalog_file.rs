@@ -11,6 +11,7 @@ use toml::Spanned;
 
 use super::catalog_entry::{Build, Entry};
 use super::event_type::{EventType, Shape, Status};
+use crate::error::line_at;
 
 /// A mistake in a catalog file.
 #[derive(Debug)]
@@ -84,8 +85,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn line_at(&self, byte: usize) -> usize {
-        let before = &self.text.as_bytes()[..byte.min(self.text.len())];
-        before.iter().filter(|b| **b == b'\n').count() + 1
+        line_at(self.text, byte)
     }
 
     fn problem(&mut self, line: usize, entry: &str, what: String, hint: &str) {

@@ -9,7 +9,7 @@ use super::columns::{Column, ColumnType, Source};
 use super::pattern::Pattern;
 use super::redact::Redaction;
 use super::{Format, Layout, QUARANTINE, Roll, audit, is_key};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, line_at};
 use crate::event::catalog::Catalog;
 use crate::units;
 
@@ -191,8 +191,7 @@ fn overlay_files(dir: Option<&Path>) -> Result<Vec<(String, String)>> {
 
 fn parse(file: &str, text: &str, catalog: &Catalog) -> std::result::Result<Layout, Vec<String>> {
     let wrong = |e: toml::de::Error| {
-        let at = e.span().map_or(0, |s| s.start).min(text.len());
-        let line = text.as_bytes()[..at].iter().filter(|b| **b == b'\n').count() + 1;
+        let line = line_at(text, e.span().map_or(0, |s| s.start));
         vec![format!("{file}:{line}: {}", e.message().replace('\n', " "))]
     };
     let parsed: File = toml::from_str(text).map_err(wrong)?;

@@ -142,9 +142,9 @@ impl Loop {
                 _ = count.tick() => self.count_deaths(),
                 _ = probe.tick(), if !self.answers => self.refresh(),
             }
-            let failed =
-                self.shore.failed.swap(false, Ordering::Relaxed) | self.pipeline.parts.shelf.has_failed();
-            if failed | std::mem::take(&mut self.state.held) {
+            let refused = self.answers && self.pipeline.parts.shelf.is_refused();
+            let failed = self.shore.failed.swap(false, Ordering::Relaxed);
+            if failed | refused | std::mem::take(&mut self.state.held) {
                 // Nobody consumes again on the word of an earlier put.
                 self.answers = false;
                 self.refresh();

@@ -23,8 +23,6 @@ const PROBE: &str = "_lakehead/probes/put";
 #[derive(Debug, Clone)]
 pub struct Shelf {
     store: Arc<Store>,
-    /// Set when a put has failed: the store is to be asked whether it takes puts.
-    failed: Arc<AtomicBool>,
     /// True while the last put that is known of has failed.
     refused: Arc<AtomicBool>,
 }
@@ -69,21 +67,21 @@ pub enum Shelved {
 impl Shelf {
     /// A shelf in a store.
     pub fn new(store: Store) -> Self {
-        Shelf { store: Arc::new(store), failed: Arc::default(), refused: Arc::default() }
+        Shelf { store: Arc::new(store), refused: Arc::default() }
     }
 
-    /// True if a put has failed since this was asked last.
-    pub fn has_failed(&self) -> bool {
-        self.failed.swap(false, Ordering::Relaxed)
+    /// True while the last put that is known of has failed: the store is to be asked whether it takes puts.
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// True if the store takes puts, as far as is known: one that refused the last blob is asked with a put.
     pub async fn takes_puts(&self) -> bool {
-        if !self.refused.load(Ordering::Relaxed) {
+        if !self.is_refused() {
             return true;
         }
         let probe = match self.store.path(PROBE) {
-            Ok(path) => self.store.probe(&path, Bytes::new()).await,
+            Ok(path) => self.store.probe(&path).await,
             Err(e) => Err(e),
         };
         let taken =
@@ -120,7 +118,6 @@ impl Shelf {
                     };
                 }
                 Err(e) => {
-                    self.failed.store(true, Ordering::Relaxed);
                     self.refused.store(true, Ordering::Relaxed);
                     tracing::warn!(error = %e, hint = e.way_out(), "cannot put a blob; trying again");
                     pause.wait().await;

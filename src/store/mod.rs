@@ -134,16 +134,21 @@ impl Store {
     /// # Errors
     /// Whatever keeps the outcome from being known: the store may or may not have the object.
     pub async fn create(&self, path: &Path, bytes: Bytes) -> Result<Put> {
-        let done = self.probe(path, bytes).await;
+        let done = self.put_new(path, bytes).await;
         self.remember(done.as_ref().err());
         done
     }
 
-    /// As [`Store::create`], but no refusal is forgotten for it: a full disk has room for a probe.
+    /// Creates an empty object, to see whether the store takes puts. No refusal is forgotten for it: a full disk has room
+    /// for this one.
     ///
     /// # Errors
     /// As [`Store::create`].
-    pub async fn probe(&self, path: &Path, bytes: Bytes) -> Result<Put> {
+    pub async fn probe(&self, path: &Path) -> Result<Put> {
+        self.put_new(path, Bytes::new()).await
+    }
+
+    async fn put_new(&self, path: &Path, bytes: Bytes) -> Result<Put> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let deadline = self.deadline_for(bytes.len() as u64);
         let put = self.inner.put_opts(path, PutPayload::from(bytes), options);

@@ -22,7 +22,7 @@ pub use report::{ChainSummary, Finding, Findings, KeyUse, Report, Verdict, Weigh
 
 use super::digest::Hash;
 use super::store::Place;
-use super::time::{DAY, Day, HOUR, Time, date};
+use super::time::{DAY, Day, HOUR, Time, date, not_empty};
 use super::trust::Trust;
 use crate::clock::Micros;
 use crate::error::{Error, Result};
@@ -129,12 +129,7 @@ pub async fn verify(place: &Place, prefix: &str, options: &Options) -> Result<Re
             "name the trust file with --trust, or set archive.trust_file; `lakehead audit keygen` writes one",
         )
     })?;
-    if let (Some(from), Some(to)) = (options.from, options.to)
-        && from > to
-    {
-        return Err(Error::config(format!("the range {} to {} is empty", date(from), date(to)))
-            .hint("--from is the first day and --to the last"));
-    }
+    not_empty(options.from, options.to)?;
     let mut walk = chains::walk(place, prefix, options, trust).await?;
     claims::check(place, prefix, options, &mut walk).await?;
     let blobs = blobs::check(place, prefix, options, &mut walk).await?;

@@ -69,6 +69,25 @@ async fn a_broker_that_restarts_in_the_middle() {
     }
 }
 
+/// A stop lands many files at once and acknowledges their deliveries one by one: a quorum queue takes these in its own
+/// time, and none may come again because the channel was closed upon them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_last_stays_acknowledged() {
+    let (broker, channel) = broker().await;
+    let site = Site::new(&broker.url(), "queue_type = \"quorum\"\nconsumers = 1", "");
+    for round in 0..10 {
+        let mut process = site.start(&["--only", "data_lake"]);
+        queue_is_there(&broker.url(), QUEUE).await;
+        publish(&channel, EXCHANGE, (round * 1000..round * 1000 + 1000).map(risk)).await;
+        eventually("all to be received", SOON, async || ready(&broker.url(), QUEUE).await == Some(0)).await;
+        // Without a file yet: the age that rolls is a minute.
+        terminate(&mut process);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(ready(&broker.url(), QUEUE).await, Some(0), "round {round}: deliveries came back");
+    }
+    site.exactly("risk_evaluations", "eventId", "risk", 10_000);
+}
+
 /// The node of a cluster that leads a quorum queue.
 async fn leader(nodes: &Arc<Vec<Broker>>, at: usize) -> usize {
     let nodes = Arc::clone(nodes);

@@ -33,10 +33,6 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Between two looks at queues that may be empty.
 const EMPTYING: Duration = Duration::from_millis(100);
 
-/// How long the broker has for the last acknowledgements before the channels close: a quorum queue takes them in its own
-/// time, and what a closing channel had not passed on comes back.
-const SETTLING: Duration = Duration::from_millis(300);
-
 /// A queue that is empty now and so much later is drained.
 const EMPTY_FOR: Duration = Duration::from_secs(1);
 
@@ -260,7 +256,7 @@ impl Service<'_> {
         let longest = 2 * limits.hold.max(limits.shutdown_deadline);
         let (mut connection, mut empty_since, mut answered) = (None, None, Instant::now());
         let mut progress = (0, Instant::now());
-        let mut settled_since = None;
+        let mut settled_before = false;
         loop {
             sleep(EMPTYING).await;
             let empty = match &connection {
@@ -277,7 +273,7 @@ impl Service<'_> {
                 Ok(empty) => {
                     answered = Instant::now();
                     if !empty || !pulses.iter().all(|p| p.is_whole()) {
-                        (empty_since, settled_since) = (None, None);
+                        (empty_since, settled_before) = (None, false);
                         continue;
                     }
                     // Nothing more to come: what is open need not wait for its age.
@@ -290,10 +286,11 @@ impl Service<'_> {
                     if landed != progress.0 {
                         progress = (landed, answered);
                     }
-                    settled_since = if unacked == 0 { settled_since.or(Some(answered)) } else { None };
-                    let settled = settled_since.is_some_and(|since| since.elapsed() >= SETTLING);
+                    // What a channel decodes, the loop does not know of yet.
+                    let settled = unacked == 0 && port.budget().undecoded() == 0;
+                    let twice = std::mem::replace(&mut settled_before, settled) && settled;
                     let long = empty_since.get_or_insert(answered).elapsed() >= EMPTY_FOR;
-                    if long && (settled || progress.1.elapsed() >= longest) {
+                    if long && (twice || progress.1.elapsed() >= longest) {
                         return Ok(());
                     }
                 }

@@ -24,6 +24,7 @@ use lapin::{Channel, Connection, Consumer};
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc::{self, OwnedPermit};
+use tokio::time::Instant;
 
 use super::connection::Version;
 use super::intake::Intake;
@@ -53,6 +54,10 @@ pub(super) enum End {
 
 /// Longest wait for the broker's answer to a close: a half-open link never answers.
 const CLOSE: Duration = Duration::from_secs(5);
+
+/// How long the broker has for the last settlements before the channel closes: beyond 32 of them under way, a quorum
+/// queue's channel process keeps further ones to itself, and forgets them when it ends.
+const SETTLING: Duration = Duration::from_millis(300);
 
 /// Deliveries that are taken in a row before commands are looked at again.
 const ROW: usize = 256;
@@ -97,6 +102,7 @@ struct Flow<'f> {
     backlog: u32,
     /// The last settlement, until it is written.
     settling: Option<BoxFuture<'static, lapin::Result<()>>>,
+    settled_at: Option<Instant>,
     cancelling: bool,
     ended: bool,
     beat: Option<Beat>,
@@ -148,6 +154,7 @@ impl<'f> Flow<'f> {
             slot: None,
             backlog,
             settling: None,
+            settled_at: None,
             cancelling: false,
             ended: false,
             beat: None,
@@ -170,9 +177,12 @@ impl<'f> Flow<'f> {
         self.feed.remember(self.window.mean());
         // The client library writes requests that have an answer before those that have none: a close would overtake
         // the last acknowledgements, and what they settle would come again.
-        if let (Some(settling), End::Stopped | End::Again { .. }) = (self.settling.take(), &end) {
-            // Refused: the channel is closed already. Unanswered: the broker delivers again.
-            let _ = tokio::time::timeout(CLOSE, settling).await;
+        if let (Some(at), End::Stopped | End::Again { .. }) = (self.settled_at, &end) {
+            if let Some(settling) = self.settling.take() {
+                // Refused: the channel is closed already. Unanswered: the broker delivers again.
+                let _ = tokio::time::timeout(CLOSE, settling).await;
+            }
+            tokio::time::sleep_until(at + SETTLING).await;
         }
         let closing = self.channel.close(200, "OK".into());
         // Refused: it is closed already.
@@ -333,6 +343,7 @@ impl<'f> Flow<'f> {
         // Queued at the first poll, in order; whoever waits for the last has waited for all.
         let sent = fire(&mut sending);
         self.settling = Some(sending).filter(|_| matches!(sent, Ok(false)));
+        self.settled_at = Some(Instant::now());
         sent.err().map(|e| End::Lost(lost(e)))
     }
 

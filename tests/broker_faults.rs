@@ -160,9 +160,9 @@ async fn a_broker_behind_tls_that_asks_for_a_certificate() {
     site.exactly("risk_evaluations", "eventId", "risk", 200);
 }
 
-async fn declare(channel: &Channel, limit: Option<i32>) {
+async fn declare(channel: &Channel, kind: &str, limit: Option<i32>) {
     let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
     if let Some(limit) = limit {
         arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(limit));
     }
@@ -195,7 +195,7 @@ async fn check_tells_a_brokers_delivery_limit_of_a_queue() {
         .await;
         assert_eq!(text.contains("warning: rabbitmq.data_lake"), warned, "{text}");
     };
-    declare(&channel, None).await;
+    declare(&channel, "quorum", None).await;
     match unlimited_by_default {
         true => told("none", false).await,
         false => told("20", true).await,
@@ -209,11 +209,34 @@ async fn check_tells_a_brokers_delivery_limit_of_a_queue() {
     policy("1000000");
     told("1000000", false).await;
     channel.queue_delete(QUEUE.into(), Default::default()).await.expect("deleted");
-    declare(&channel, Some(9)).await;
+    declare(&channel, "quorum", Some(9)).await;
     told("9", true).await;
     let text = check(&format!("127.0.0.1:{}", free_port()));
     assert!(text.contains("delivery limit unknown: "), "{text}");
     let text = check(&format!("nobody:wrong@{api}"));
     assert!(text.contains("delivery limit unknown: ") && text.contains("401"), "{text}");
     assert!(!text.contains("wrong"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_classic_queue_is_not_taken_for_a_quorum_queue() {
+    let (broker, channel) = live::broker().await;
+    for (found, wanted) in [("classic", "quorum"), ("quorum", "classic")] {
+        declare(&channel, found, None).await;
+        let rabbitmq = format!("queue_type = {wanted:?}\nconnect_timeout = \"3s\"");
+        let site = Site::new(&broker.url(), &rabbitmq, "");
+        for args in [&["check", "--connect"][..], &["run", "--only", "data_lake", "--until-empty"]] {
+            let out = site.command(args).output().expect("starts");
+            let said = [out.stdout, out.stderr].map(|s| String::from_utf8_lossy(&s).into_owned()).concat();
+            assert_eq!(out.status.code(), Some(2), "{args:?}: {said}");
+            assert!(said.contains(&format!("is not a {wanted} queue")), "{said}");
+            assert!(said.contains(&format!("queue_type = {found:?}")), "{said}");
+        }
+        channel.queue_delete(QUEUE.into(), Default::default()).await.expect("deleted");
+        // One that others declared with what we would not: nothing is known of its type, and it is consumed.
+        declare(&channel, wanted, (wanted == "quorum").then_some(50)).await;
+        let run = site.command(&["run", "--only", "data_lake", "--until-empty"]).output().expect("starts");
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        channel.queue_delete(QUEUE.into(), Default::default()).await.expect("deleted");
+    }
 }

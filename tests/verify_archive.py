@@ -354,8 +354,10 @@ def check_export(folder):
             found("modified", entry["path"])
         proved.add("blobs/" + entry["path"])
     for name in files:
-        if name.startswith("blobs/") and name not in proved:
+        if name.startswith(("blobs/", "headers/")) and name not in proved | headers.keys():
             found("without a proof", name)
+    if (custody["blobs"], custody["headers"]) != (len(proved), len(headers)):
+        found("not as custody.json says", folder)
     if not proved:
         found("nothing checked", folder)
     return len(proved)

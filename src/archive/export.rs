@@ -40,6 +40,8 @@ pub struct Request {
     pub trust: Arc<Trust>,
     /// The time, for the custody record.
     pub now: Micros,
+    /// Who asks, for the custody record, as far as the system tells: `user@host`.
+    pub by: String,
     /// The folder; must be empty or not there.
     pub out: PathBuf,
 }
@@ -54,6 +56,8 @@ pub struct Custody {
     pub program: &'static str,
     /// When.
     pub exported_at: Time,
+    /// By whom: `user@host`.
+    pub exported_by: String,
     /// From where.
     pub archive: String,
     /// Whose events.
@@ -139,6 +143,7 @@ pub async fn export(place: &Place, prefix: &str, request: &Request) -> Result<Cu
         format: FORMAT,
         program: super::PROGRAM,
         exported_at: Time(request.now),
+        exported_by: request.by.clone(),
         archive: place.shown(prefix),
         tenant: request.tenant.clone(),
         from: request.from.map(date),

@@ -38,10 +38,17 @@ pub(super) async fn command(global: &Global, args: &Audit) -> Result<ExitCode> {
             let trust = trust_of(&setup, None)?.ok_or_else(no_trust)?;
             let now = Clock::System.now();
             let (from, to) = (from.map(day), to.map(day));
-            let request = Request { tenant: tenant.clone(), from, to, trust, now, out: out.clone() };
+            let by = format!("{}@{}", user(), setup.config.writer.name);
+            let request = Request { tenant: tenant.clone(), from, to, trust, now, by, out: out.clone() };
             hand_over(&setup, &request).await
         }
     }
+}
+
+/// Who runs this, as the session says; no proof of anything.
+fn user() -> String {
+    let named = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    named.filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".into())
 }
 
 fn make_key(out: &Path, rotate_from: Option<&Path>, trust: Option<&Path>) -> Result<ExitCode> {

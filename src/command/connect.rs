@@ -89,7 +89,7 @@ async fn broker(setup: &Setup, answers: &mut Answers) {
             Ok(management) => management.delivery_limit(queue, version).await,
             Err(e) => Err(Error::config(e.to_string())),
         };
-        if let Err(e) = queue(setup, consumer, &connection, limit, answers).await {
+        if let Err(e) = queue(setup, consumer, &connection, version, limit, answers).await {
             answers.trouble(&format!("rabbitmq.{}", consumer.name), &e);
         }
     }
@@ -101,6 +101,7 @@ async fn queue(
     setup: &Setup,
     consumer: &Consumer,
     connection: &lapin::Connection,
+    version: amqp::Version,
     limit: impl AsyncFnOnce(&str) -> Result<DeliveryLimit>,
     answers: &mut Answers,
 ) -> Result<()> {
@@ -116,9 +117,9 @@ async fn queue(
             }
         }
         None if setup.config.rabbitmq.declare => answers.line(asked, "not there yet: `run` declares it"),
-        None => amqp::topology_of(&setup.config.rabbitmq, consumer).verify(connection).await?,
+        None => {}
     }
-    Ok(())
+    amqp::topology_of(&setup.config.rabbitmq, consumer).verify(connection, version).await
 }
 
 fn verdict(limit: &Result<DeliveryLimit>) -> String {

@@ -33,8 +33,12 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Between two looks at queues that may be empty.
 const EMPTYING: Duration = Duration::from_millis(100);
 
-/// A queue that is empty now and so much later is drained.
-const EMPTY_FOR: Duration = Duration::from_secs(1);
+/// A queue that is empty now and so much later is drained: the broker needs a moment to take back what a client that has
+/// just died was holding.
+const EMPTY_FOR: Duration = Duration::from_millis(500);
+
+/// A loop that turned less than so long ago is at work.
+const TURNED: Duration = Duration::from_secs(1);
 
 /// Longest wait for the broker to take note of the end.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -245,7 +249,7 @@ impl Service<'_> {
         Ok(Error::unreachable(what).hint("mend it and run again: what was not stored is still in the queue"))
     }
 
-    /// Waits until the queues are empty, twice, a second apart, and all that was received is acknowledged: what is held
+    /// Waits until the queues are empty for [`EMPTY_FOR`], and all that was received is acknowledged: what is held
     /// could be given back (rule 8), and would have to be received again. It gives up on what is held when nothing
     /// was stored for twice as long as a receipt may be kept.
     async fn drained(&self, pulses: Vec<Arc<amqp::Pulse>>, port: Port) -> Result<()> {
@@ -314,7 +318,7 @@ impl Service<'_> {
     fn show(&self, source: &Source, port: &Port) {
         let view = port.view();
         let view = view.borrow();
-        if Clock::System.now() - view.turned_at < crate::clock::micros(EMPTY_FOR) {
+        if Clock::System.now() - view.turned_at < crate::clock::micros(TURNED) {
             self.health.progress();
         }
         self.health.set_store(view.store_answers);

@@ -119,12 +119,11 @@ impl Loop {
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sources_live = true;
         loop {
-            let deadline = self.stopping.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
             let accepts = sources_live && self.accepts();
             let mut ticked = false;
             tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(deadline), if self.stopping.is_some() => {
+                () = until(self.stopping) => {
                     tracing::warn!(unacked = self.state.unacked(), "shutdown_deadline has passed: leaving the rest to the broker");
                     break;
                 }
@@ -151,6 +150,9 @@ impl Loop {
             }
             if self.state.fenced {
                 self.start_anew().await?;
+            }
+            if self.state.fenced {
+                break;
             }
             let over = !sources_live || (self.stopping.is_some() && self.state.all_ended());
             if over {
@@ -345,21 +347,35 @@ impl Loop {
     }
 
     /// Another writer has closed this one: give everything back, wait for what is in flight, begin as another (rule 5).
+    /// Ends early when the loop is to end: then the registration stays.
     async fn start_anew(&mut self) -> Result<()> {
         tracing::warn!(
             writer = self.shore.registry.writer(),
             "another writer has closed this one: starting anew"
         );
         self.state.command_all(&Command::Close(Close::Fenced));
-        while let Some(done) = self.jobs.join_next().await {
-            self.done(done)?;
-            self.state.take_ready();
+        let mut refresh = tokio::time::interval(writer::REFRESH);
+        loop {
+            tokio::select! {
+                biased;
+                () = until(self.stopping) => return Ok(()),
+                Some(control) = self.pipeline.control.recv() => self.control(control),
+                done = self.jobs.join_next() => {
+                    let Some(done) = done else { break };
+                    self.done(done)?;
+                    self.state.take_ready();
+                }
+                // While a put has no outcome, others must be able to fence this writer.
+                _ = refresh.tick() => self.refresh(),
+            }
         }
         self.waiting.clear();
         let mut pause = land::Pause::default();
         while let Err(e) = self.shore.registry.unregister().await {
             tracing::warn!(error = %e, "cannot remove the old registration; trying again");
-            pause.wait().await;
+            if !self.pause(&mut pause).await {
+                return Ok(());
+            }
         }
         let id = self.pipeline.parts.clock.fresh_id();
         let writer = writer::fresh_writer(&self.pipeline.settings.writer_name, &id);
@@ -369,12 +385,27 @@ impl Loop {
                 Ok(shore) => break shore,
                 Err(e) => {
                     tracing::warn!(error = %e, hint = e.way_out(), "cannot register anew; trying again");
-                    pause.wait().await;
+                    if !self.pause(&mut pause).await {
+                        return Ok(());
+                    }
                 }
             }
         };
         self.state.start_anew(writer);
         Ok(())
+    }
+
+    /// Pauses, and listens meanwhile; false if it is time to end.
+    async fn pause(&mut self, pause: &mut land::Pause) -> bool {
+        let mut over = std::pin::pin!(pause.wait());
+        loop {
+            tokio::select! {
+                biased;
+                () = until(self.stopping) => return false,
+                Some(control) = self.pipeline.control.recv() => self.control(control),
+                () = &mut over => return true,
+            }
+        }
     }
 
     async fn finish(mut self) -> Result<Summary> {
@@ -408,5 +439,13 @@ impl Loop {
         self.state.summary.unacked = (self.state.unacked() + self.returned) as u64;
         self.show();
         Ok(self.state.summary)
+    }
+}
+
+/// Waits until a time; for ever if there is none.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use lakehead::archive::Place;
 use lakehead::archive::chain::Step;
 use lakehead::archive::digest::{Envelope, Hash, Tip, seal};
+use lakehead::archive::sign::Signer;
 use lakehead::archive::store::{put, survey};
 use lakehead::archive::time::{DAY, HOUR, SECOND};
 use lakehead::archive::verify::{Report, Verdict, What};
@@ -14,6 +15,20 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 
 use crate::support::*;
+
+with_both_signers!(
+    killed_anywhere_what_was_acked_is_digested_and_all_verifies_after_the_restart,
+    an_orphan_whose_event_has_not_come_again_is_explained,
+    a_cut_tail_does_not_pass_as_a_crash,
+    killed_between_a_head_and_its_copy_is_no_accusation,
+    what_an_open_chain_may_still_name_is_pending_however_old,
+    a_farewell_waits_for_the_first_look_around_and_declares_what_it_ended,
+    a_writer_that_was_only_asleep_begins_a_new_chain,
+    silence_is_told_by_the_stores_times,
+    a_tail_cut_after_another_writer_looked_is_found_and_never_declared_a_crash,
+    a_survey_raises_the_alarm_when_what_it_knew_is_gone,
+    nobody_makes_a_writer_vouch_for_what_is_not_there,
+);
 
 /// Where the writer is killed.
 #[derive(Debug, Clone, Copy)]
@@ -28,10 +43,11 @@ fn is_incomplete_by_one(report: &Report, what: What) {
     assert_eq!((report.verdict, report.counts[&what]), (Verdict::Incomplete, 1), "{}", report.to_text());
 }
 
-#[tokio::test]
-async fn killed_anywhere_what_was_acked_is_digested_and_all_verifies_after_the_restart() {
+async fn killed_anywhere_what_was_acked_is_digested_and_all_verifies_after_the_restart(
+    signer: Arc<dyn Signer>,
+) {
     for point in [Point::Blob, Point::Digest, Point::Ack] {
-        let (place, signer) = (in_memory(), ed25519(1));
+        let place = in_memory();
         let start = real_now() - DAY;
         let mut killed = Writer::new(&place, &signer, 1, start).with_base(start);
         killed.settle().await;
@@ -76,9 +92,8 @@ async fn killed_anywhere_what_was_acked_is_digested_and_all_verifies_after_the_r
     }
 }
 
-#[tokio::test]
-async fn an_orphan_whose_event_has_not_come_again_is_explained() {
-    let (place, signer) = (in_memory(), ed25519(1));
+async fn an_orphan_whose_event_has_not_come_again_is_explained(signer: Arc<dyn Signer>) {
+    let place = in_memory();
     let mut killed = Writer::new(&place, &signer, 1, real_now());
     killed.settle().await;
     killed.event(1).await;
@@ -94,9 +109,8 @@ async fn an_orphan_whose_event_has_not_come_again_is_explained() {
     is_incomplete_by_one(&report, What::Orphan);
 }
 
-#[tokio::test]
-async fn a_cut_tail_does_not_pass_as_a_crash() {
-    let (place, signer) = (in_memory(), ed25519(1));
+async fn a_cut_tail_does_not_pass_as_a_crash(signer: Arc<dyn Signer>) {
+    let place = in_memory();
     let start = real_now() - DAY;
     let mut writer = Writer::new(&place, &signer, 1, start);
     writer.settle().await;
@@ -131,9 +145,8 @@ async fn a_cut_tail_does_not_pass_as_a_crash() {
     assert_eq!(check(&place, &options).await.verdict, Verdict::Tampered);
 }
 
-#[tokio::test]
-async fn killed_between_a_head_and_its_copy_is_no_accusation() {
-    let (place, signer) = (in_memory(), ed25519(1));
+async fn killed_between_a_head_and_its_copy_is_no_accusation(signer: Arc<dyn Signer>) {
+    let place = in_memory();
     let start = real_now() - DAY;
     let mut killed = Writer::new(&place, &signer, 1, start).with_base(start);
     killed.settle().await;
@@ -160,9 +173,8 @@ async fn killed_between_a_head_and_its_copy_is_no_accusation() {
     );
 }
 
-#[tokio::test]
-async fn what_an_open_chain_may_still_name_is_pending_however_old() {
-    let (place, signer) = (in_memory(), ed25519(1));
+async fn what_an_open_chain_may_still_name_is_pending_however_old(signer: Arc<dyn Signer>) {
+    let place = in_memory();
     let now = real_now();
     let mut writer = Writer::new(&place, &signer, 1, now);
     writer.settle().await;
@@ -179,9 +191,8 @@ async fn what_an_open_chain_may_still_name_is_pending_however_old() {
     is_incomplete_by_one(&report, What::Orphan);
 }
 
-#[tokio::test]
-async fn a_farewell_waits_for_the_first_look_around_and_declares_what_it_ended() {
-    let (place, signer) = (in_memory(), ed25519(1));
+async fn a_farewell_waits_for_the_first_look_around_and_declares_what_it_ended(signer: Arc<dyn Signer>) {
+    let place = in_memory();
     let now = real_now() - DAY;
     Writer::new(&place, &signer, 1, now).settle().await;
     let mut short = Writer::new(&place, &signer, 2, now + 9 * HOUR);
@@ -201,9 +212,8 @@ async fn a_farewell_waits_for_the_first_look_around_and_declares_what_it_ended()
     assert_eq!((header.ended.len(), header.chains.map(|c| c.len())), (1, Some(1)));
 }
 
-#[tokio::test]
-async fn a_writer_that_was_only_asleep_begins_a_new_chain() {
-    let (place, signer) = (in_memory(), ed25519(1));
+async fn a_writer_that_was_only_asleep_begins_a_new_chain(signer: Arc<dyn Signer>) {
+    let place = in_memory();
     let start = real_now() - DAY;
     let mut asleep = Writer::new(&place, &signer, 1, start).with_base(start);
     asleep.settle().await;
@@ -225,12 +235,10 @@ async fn a_writer_that_was_only_asleep_begins_a_new_chain() {
     );
 }
 
-#[tokio::test]
-async fn silence_is_told_by_the_stores_times() {
+async fn silence_is_told_by_the_stores_times(signer: Arc<dyn Signer>) {
     let dir = tempfile::tempdir().unwrap();
     let place =
         Place::new(Arc::new(LocalFileSystem::new_with_prefix(dir.path()).unwrap()), Path::from("root"));
-    let signer = ed25519(1);
     let now = real_now();
     for n in [1, 2] {
         Writer::new(&place, &signer, n, now).settle().await;
@@ -258,9 +266,8 @@ async fn silence_is_told_by_the_stores_times() {
     assert_eq!(tips, [("chain-1", 1, false), ("chain-2", 1, false), ("chain-3", 2, true)]);
 }
 
-#[tokio::test]
-async fn a_tail_cut_after_another_writer_looked_is_found_and_never_declared_a_crash() {
-    let (place, signer) = (in_memory(), ed25519(1));
+async fn a_tail_cut_after_another_writer_looked_is_found_and_never_declared_a_crash(signer: Arc<dyn Signer>) {
+    let place = in_memory();
     let start = real_now() - DAY;
     let mut stays = Writer::new(&place, &signer, 1, start).with_base(start);
     stays.settle().await;
@@ -284,9 +291,8 @@ async fn a_tail_cut_after_another_writer_looked_is_found_and_never_declared_a_cr
     assert!(report.counts.contains_key(&What::Truncated), "{}", report.to_text());
 }
 
-#[tokio::test]
-async fn a_survey_raises_the_alarm_when_what_it_knew_is_gone() {
-    let (place, signer) = (in_memory(), ed25519(1));
+async fn a_survey_raises_the_alarm_when_what_it_knew_is_gone(signer: Arc<dyn Signer>) {
+    let place = in_memory();
     let now = real_now() - DAY;
     for n in [1, 2] {
         Writer::new(&place, &signer, n, now).settle().await;
@@ -302,9 +308,8 @@ async fn a_survey_raises_the_alarm_when_what_it_knew_is_gone() {
     assert!(found.silent.is_empty() && found.tips.iter().any(|t| t.chain_id == "chain-2" && t.seq == 1));
 }
 
-#[tokio::test]
-async fn nobody_makes_a_writer_vouch_for_what_is_not_there() {
-    let (place, signer) = (in_memory(), ed25519(1));
+async fn nobody_makes_a_writer_vouch_for_what_is_not_there(signer: Arc<dyn Signer>) {
+    let place = in_memory();
     let now = real_now() - DAY;
     Writer::new(&place, &signer, 1, now).settle().await;
     let mut forged = Writer::new(&in_memory(), &ed25519(66), 1, now);

@@ -16,6 +16,15 @@ use object_store::path::Path;
 
 use crate::support::*;
 
+with_both_signers!(
+    each_short_run_adds_as_much_as_the_one_before,
+    a_chain_taken_away_with_all_it_named_is_found,
+    where_ids_are_out_of_order_everything_is_looked_at_and_named,
+    a_chain_that_runs_on_is_named_by_every_head_until_its_end_is,
+    a_writer_whose_clock_is_days_behind_begins_anew_where_it_is_looked_for,
+    heads_that_the_anchor_lacks_are_sent_again,
+);
+
 const RUNS: u32 = 14;
 
 /// An identity as life draws them: ids sort by the time they were drawn.
@@ -54,9 +63,8 @@ async fn first_ask(place: &Place, writer: &mut Writer) -> Ask {
     ask
 }
 
-#[tokio::test]
-async fn each_short_run_adds_as_much_as_the_one_before() {
-    let (place, signer) = (in_memory(), ed25519(1));
+async fn each_short_run_adds_as_much_as_the_one_before(signer: Arc<dyn Signer>) {
+    let place = in_memory();
     let ids = short_runs(&place, &signer).await;
     let objects = dump(&place).await;
     let size = |id: &String| -> usize {
@@ -84,9 +92,8 @@ async fn each_short_run_adds_as_much_as_the_one_before() {
     assert_eq!((report.verdict, report.blobs), (Verdict::Verified, u64::from(RUNS)), "{}", report.to_text());
 }
 
-#[tokio::test]
-async fn a_chain_taken_away_with_all_it_named_is_found() {
-    let (place, signer) = (in_memory(), ed25519(1));
+async fn a_chain_taken_away_with_all_it_named_is_found(signer: Arc<dyn Signer>) {
+    let place = in_memory();
     let ids = short_runs(&place, &signer).await;
     let objects = dump(&place).await;
     let options = options(&signer);
@@ -109,9 +116,8 @@ async fn a_chain_taken_away_with_all_it_named_is_found() {
     }
 }
 
-#[tokio::test]
-async fn where_ids_are_out_of_order_everything_is_looked_at_and_named() {
-    let (place, signer) = (in_memory(), ed25519(1));
+async fn where_ids_are_out_of_order_everything_is_looked_at_and_named(signer: Arc<dyn Signer>) {
+    let place = in_memory();
     let now = real_now();
     for (n, minutes) in [(0, 50), (1, 40), (2, 30)] {
         short_run(&place, &signer, n, now - minutes * 60 * SECOND).await;
@@ -126,9 +132,8 @@ async fn where_ids_are_out_of_order_everything_is_looked_at_and_named() {
     assert_eq!(report.verdict, Verdict::Verified, "{}", report.to_text());
 }
 
-#[tokio::test]
-async fn a_chain_that_runs_on_is_named_by_every_head_until_its_end_is() {
-    let (place, signer) = (in_memory(), ed25519(1));
+async fn a_chain_that_runs_on_is_named_by_every_head_until_its_end_is(signer: Arc<dyn Signer>) {
+    let place = in_memory();
     let now = real_now() - HOUR;
     let mut service = Writer::of(&place, &signer, drawn(now - 9 * DAY, 0), now).with_base(now);
     let ask = first_ask(&place, &mut service).await;
@@ -155,9 +160,8 @@ async fn a_chain_that_runs_on_is_named_by_every_head_until_its_end_is() {
     assert_eq!(report.verdict, Verdict::Verified, "{}", report.to_text());
 }
 
-#[tokio::test]
-async fn a_writer_whose_clock_is_days_behind_begins_anew_where_it_is_looked_for() {
-    let (place, signer) = (in_memory(), ed25519(1));
+async fn a_writer_whose_clock_is_days_behind_begins_anew_where_it_is_looked_for(signer: Arc<dyn Signer>) {
+    let place = in_memory();
     short_run(&place, &signer, 1, real_now()).await;
     let old = real_now() - 30 * DAY;
     let mut behind = Writer::of(&place, &signer, drawn(old, 2), real_now());
@@ -172,9 +176,8 @@ async fn a_writer_whose_clock_is_days_behind_begins_anew_where_it_is_looked_for(
     assert_eq!(behind.acked, [9]);
 }
 
-#[tokio::test]
-async fn heads_that_the_anchor_lacks_are_sent_again() {
-    let (place, away, signer) = (in_memory(), in_memory(), ed25519(1));
+async fn heads_that_the_anchor_lacks_are_sent_again(signer: Arc<dyn Signer>) {
+    let (place, away) = (in_memory(), in_memory());
     // Heads of three days: some that arrived, and some that did not.
     full_archive(&place, None, &signer).await;
     let heads: Vec<String> = dump(&place).await.into_keys().filter(|k| k.contains("/heads/")).collect();

@@ -73,6 +73,7 @@ impl OnDisk {
             to: None,
             trust: Arc::clone(&self.trust),
             now: real_now(),
+            by: "auditor@desk".into(),
             out: self.dir.path().join(out),
         };
         export(&self.place, PREFIX, &request).await.unwrap()
@@ -117,11 +118,45 @@ async fn an_export_proves_itself_and_shows_nobody_else() {
         let Some((code, text)) = run(&["export", &archive.path("out")]) else { return };
         assert_eq!(code, 0, "{text}");
         readme_program(&out, true);
+        let header = walk(&out.join("headers")).pop().unwrap();
+        let beside = header.with_file_name("00000000000000009999.dsse.json");
+        std::fs::copy(&header, &beside).unwrap();
+        assert_eq!(run(&["export", &archive.path("out")]).unwrap().0, 1, "a header that nothing asks for");
+        readme_program(&out, false);
+        std::fs::remove_file(beside).unwrap();
         let victim = walk(&out.join("blobs")).pop().unwrap();
         std::fs::write(&victim, "{}").unwrap();
         assert_eq!(run(&["export", &archive.path("out")]).unwrap().0, 1);
         readme_program(&out, false);
     }
+}
+
+#[tokio::test]
+async fn an_export_shows_how_its_keys_follow_each_other() {
+    let (old, new) = (ed25519(1), es256(2));
+    let mut archive = OnDisk::new(&old).await;
+    let ends = real_now() + DAY;
+    archive.trust = Arc::new(archive.trust.rotate(old.as_ref(), new.as_ref(), real_now(), ends).unwrap());
+    archive.export("tenant-1", "out").await;
+    if python().is_none() {
+        return;
+    }
+    let out = archive.dir.path().join("out");
+    readme_program(&out, true);
+    let custody = std::fs::read_to_string(out.join("custody.json")).unwrap();
+    assert!(custody.contains(r#""exportedBy": "auditor@desk""#), "{custody}");
+    let lowered = custody.replace(r#""blobs": 6"#, r#""blobs": 5"#);
+    std::fs::write(out.join("custody.json"), &lowered).unwrap();
+    readme_program(&out, false);
+    std::fs::write(out.join("custody.json"), custody).unwrap();
+    // The new key's word alone is no rotation.
+    let text = std::fs::read_to_string(out.join("trust.json")).unwrap();
+    let mut trust: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let signatures = trust["rotations"][0]["signatures"].as_array_mut().unwrap();
+    signatures.retain(|s| s["keyid"] == new.key_id());
+    assert_eq!(signatures.len(), 1);
+    std::fs::write(out.join("trust.json"), trust.to_string()).unwrap();
+    readme_program(&out, false);
 }
 
 /// Runs the program that stands in the export's README, as its reader would.
@@ -146,6 +181,7 @@ async fn an_export_records_what_does_not_hold_and_never_overwrites() {
         to: None,
         trust: Arc::clone(&archive.trust),
         now: real_now(),
+        by: "auditor@desk".into(),
         out: archive.dir.path().join("out"),
     };
     let refused = export(&archive.place, PREFIX, &request).await.unwrap_err();

@@ -65,6 +65,25 @@ pub fn es256(n: u8) -> Arc<dyn Signer> {
     Arc::new(Es256Signer::new(n))
 }
 
+/// Runs tests that take a signer with each algorithm.
+macro_rules! with_both_signers {
+    ($($test:ident),+ $(,)?) => {
+        mod with_ed25519 {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test($crate::support::ed25519(1)).await;
+            })+
+        }
+        mod with_es256 {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test($crate::support::es256(1)).await;
+            })+
+        }
+    };
+}
+pub(crate) use with_both_signers;
+
 pub fn in_memory() -> Place {
     Place::new(Arc::new(InMemory::new()), Path::from("root"))
 }

@@ -3,6 +3,8 @@
 //! Deliveries and settlements take their time on the wire, in order per channel. A channel may be lost (its owner
 //! hears of it), go silent (half-open: the broker has returned its messages, its owner hears nothing), or stay open
 //! though the broker returned what it held (a node link that blipped; the consumer timeout of 4.3 cancels as well).
+//! Settlements that came shortly before the end of a channel may be forgotten. A message that its owners gave back of
+//! themselves too often is dropped, as a delivery limit does; what others do to them does not count here.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -19,6 +21,8 @@ pub struct Message {
     pub deliveries: u32,
     /// When it was delivered last.
     pub delivered_at: u64,
+    /// How often an owner gave it back of itself.
+    pub given_back: u32,
 }
 
 /// What a channel's owner receives.
@@ -50,6 +54,8 @@ struct Channel {
     process: usize,
     prefetch: usize,
     unacked: BTreeMap<u64, (Message, u64)>,
+    /// Acknowledged, and when that arrived.
+    settled: Vec<(Message, u64)>,
     /// Tags whose give-back is on the wire.
     given_back: BTreeSet<u64>,
     /// Tags whose messages went back without a word.
@@ -77,10 +83,22 @@ pub struct Broker {
 /// Most milliseconds on the wire, usually.
 const WIRE: u64 = 30;
 
+/// How often owners may give a message back: the limit of quorum queues of 4.x.
+const LIMIT: u32 = 20;
+
+/// What was settled less than so many milliseconds before its channel ended may be forgotten.
+const FORGETS: u64 = 300;
+
 impl World {
     /// Publishes a message.
     pub fn publish(&mut self, id: usize) {
-        self.broker.queue.push_back(Message { id, flagged: false, deliveries: 0, delivered_at: 0 });
+        self.broker.queue.push_back(Message {
+            id,
+            flagged: false,
+            deliveries: 0,
+            delivered_at: 0,
+            given_back: 0,
+        });
         self.dispatch();
     }
 
@@ -91,6 +109,7 @@ impl World {
             process,
             prefetch,
             unacked: BTreeMap::new(),
+            settled: Vec::new(),
             given_back: BTreeSet::new(),
             returned: BTreeSet::new(),
             next: 1,
@@ -181,15 +200,21 @@ impl World {
             return;
         }
         self.note(format_args!("channel {id} says {request:?}"));
+        let now = self.now;
         let Some(c) = self.broker.channels.get_mut(&id) else { return };
         match request {
             Request::Ack { tag, multiple } => {
                 let known = c.unacked.contains_key(&tag) || c.returned.contains(&tag);
-                if multiple {
-                    c.unacked = c.unacked.split_off(&(tag + 1));
-                } else {
-                    c.unacked.remove(&tag);
-                }
+                let rest = c.unacked.split_off(&(tag + 1));
+                let settled = match multiple {
+                    true => std::mem::replace(&mut c.unacked, rest),
+                    false => {
+                        let one = c.unacked.remove_entry(&tag);
+                        c.unacked.extend(rest);
+                        one.into_iter().collect()
+                    }
+                };
+                c.settled.extend(settled.into_values().map(|(message, _)| (message, now)));
                 if !known {
                     self.ledger.violation(format!("channel {id} acknowledges {tag}, which is spent: a 406"));
                 }
@@ -200,7 +225,7 @@ impl World {
                     if self.chance.odds(500) {
                         self.dispatch();
                     }
-                    self.broker.queue.push_front(Message { flagged: true, ..message });
+                    self.given_back(message);
                 }
                 None if c.returned.contains(&tag) => {}
                 None => {
@@ -212,11 +237,39 @@ impl World {
                 self.frame(id, Frame::CancelOk);
             }
             Request::Close => {
-                self.return_all(id);
-                self.broker.channels.remove(&id);
+                for (message, _) in std::mem::take(&mut c.unacked).into_values().rev() {
+                    self.given_back(message);
+                }
+                self.end(id);
             }
         }
         self.dispatch();
+    }
+
+    /// An owner does not want a message; at the limit, nobody gets it any more.
+    fn given_back(&mut self, message: Message) {
+        let message = Message { flagged: true, given_back: message.given_back + 1, ..message };
+        if message.given_back > LIMIT {
+            self.ledger
+                .violation(format!("message {} was given back {LIMIT} times, and is dropped", message.id));
+        } else {
+            self.broker.queue.push_front(message);
+        }
+    }
+
+    /// A channel is no more.
+    fn end(&mut self, id: u64) {
+        self.return_all(id);
+        let Some(c) = self.broker.channels.remove(&id) else { return };
+        if self.faults && self.chance.odds(300) {
+            let now = self.now;
+            let late = c.settled.into_iter().filter(|(_, at)| now - at < FORGETS);
+            let late: Vec<Message> = late.map(|(m, _)| Message { flagged: true, ..m }).collect();
+            if !late.is_empty() {
+                self.note(format_args!("{} settlements of channel {id} are forgotten", late.len()));
+            }
+            late.into_iter().rev().for_each(|message| self.broker.queue.push_front(message));
+        }
     }
 
     /// Returns what a channel holds, in order, flagged.
@@ -238,9 +291,8 @@ impl World {
     /// A channel is lost, and its owner hears of it.
     pub fn lose(&mut self, id: u64) {
         self.note(format_args!("channel {id} is lost"));
-        self.return_all(id);
         self.frame(id, Frame::Closed);
-        self.broker.channels.remove(&id);
+        self.end(id);
         self.dispatch();
     }
 
@@ -313,8 +365,7 @@ impl World {
     }
 
     fn arrived_end(&mut self, id: u64) {
-        self.return_all(id);
-        self.broker.channels.remove(&id);
+        self.end(id);
         self.dispatch();
     }
 

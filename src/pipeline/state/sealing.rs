@@ -195,19 +195,23 @@ impl State {
         }
     }
 
-    /// Gives up channels whose oldest receipt has been kept for too long (rule 8).
+    /// Gives up the channels when a receipt has been kept for too long (rule 8): all of them, because what a channel has
+    /// received and not passed on has no receipt yet, and may be as old.
     fn hold(&mut self, now: Micros) {
         let hold = micros(self.settings.hold);
+        let mut oldest = self.channels.values().filter(|c| !c.closing).filter_map(|c| c.ledger.oldest());
+        if !oldest.any(|since| now - since > hold) {
+            return;
+        }
+        self.held = true;
         for c in self.channels.values_mut().filter(|c| !c.closing) {
-            if c.ledger.oldest().is_some_and(|since| now - since > hold) {
-                tracing::warn!(
-                    consumer = %self.settings.consumers[c.consumer].name,
-                    unacked = c.ledger.unspent(),
-                    "receipts are older than limits.hold: giving them back"
-                );
-                (c.closing, self.held) = (true, true);
-                send(c, Command::Close(Close::Hold));
-            }
+            tracing::warn!(
+                consumer = %self.settings.consumers[c.consumer].name,
+                unacked = c.ledger.unspent(),
+                "receipts are older than limits.hold: giving them back"
+            );
+            c.closing = true;
+            send(c, Command::Close(Close::Hold));
         }
     }
 }

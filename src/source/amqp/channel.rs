@@ -33,7 +33,7 @@ use super::window::Window;
 use super::{Feed, properties, topology};
 use crate::batch::receipts::{ChannelId, Settle};
 use crate::error::{Error, Result};
-use crate::pipeline::decode::Decoder;
+use crate::pipeline::decode::{Decoder, URGENT_ATTEMPT};
 use crate::pipeline::delivery::{Block, Bundle};
 use crate::pipeline::suspects::Suspects;
 use crate::pipeline::{Close, Command, Input, Opened};
@@ -235,6 +235,20 @@ impl<'f> Flow<'f> {
         }
     }
 
+    /// A queue that others declared may drop what was delivered too often, and they alone can see or change that.
+    fn warn_of_limits(&self, bundle: &Bundle) {
+        let attempts = bundle.deliveries.iter().map(|d| d.attempt);
+        let near = attempts.filter(|attempt| *attempt >= URGENT_ATTEMPT);
+        if let Some(most) = near.clone().max() {
+            tracing::warn!(
+                queue = self.feed.topology.queue,
+                deliveries = near.count(),
+                most,
+                "delivered many times: landing them at once, before a delivery limit of the queue drops them"
+            );
+        }
+    }
+
     /// Adds a consumer that may hold so many deliveries. A prefetch belongs to a consumer and cannot be changed, and a
     /// cancelled one could not give anything back; so a window grows by a further consumer beside the others.
     fn consume(&mut self, prefetch: u16) {
@@ -383,6 +397,7 @@ impl<'f> Flow<'f> {
                     let (cpu, now) = (self.feed.port.cpu().clone(), self.feed.port.clock().now());
                     let suspect: Vec<bool> =
                         bundle.deliveries.iter().map(|d| self.feed.is_suspect(d)).collect();
+                    self.warn_of_limits(&bundle);
                     let suspects = Arc::clone(&self.feed.suspects);
                     let work = async move {
                         try_out(&suspects, &bundle, &suspect, &mut decoder).await;

@@ -40,20 +40,40 @@ impl Topology {
         if !exchange {
             self.declare_exchange(connection).await?;
         }
-        if !queue {
-            self.declare_queue(connection, version).await?;
+        match queue {
+            true => self.is_of_its_type(connection, version).await?,
+            false => self.declare_queue(connection, version).await?,
         }
         self.bind(connection).await
     }
 
-    /// Says what is missing, and declares nothing.
+    /// Says what is missing and not to be declared, or there and of the other type; declares nothing.
     ///
     /// # Errors
     /// As [`Topology::ensure`].
-    pub async fn verify(&self, connection: &Connection) -> Result<()> {
-        let exchange = self.exchange_is_there(connection).await?;
+    pub async fn verify(&self, connection: &Connection, version: Version) -> Result<()> {
         let queue = depth(connection, &self.queue).await?.is_some();
-        self.complain(exchange, queue)
+        match (self.declare, queue) {
+            (true, true) => self.is_of_its_type(connection, version).await,
+            (true, false) => Ok(()),
+            (false, _) => self.complain(self.exchange_is_there(connection).await?, queue),
+        }
+    }
+
+    /// Refuses a queue of the other type: flags and counts of deliveries mean different things there. AMQP tells it only to
+    /// whoever declares the queue again, and names one difference of many: where it is another one, the type stays unknown.
+    async fn is_of_its_type(&self, connection: &Connection, version: Version) -> Result<()> {
+        match self.declare(connection, version).await {
+            Ok(()) => Ok(()),
+            Err(e) if code(&e) == Some(406) && e.to_string().contains("x-queue-type") => {
+                let kinds = if self.quorum { ["quorum", "classic"] } else { ["classic", "quorum"] };
+                let what = format!("the queue `{}` is there, and is not a {} queue", self.queue, kinds[0]);
+                let hint = format!("set rabbitmq.queue_type = \"{}\", or delete the queue", kinds[1]);
+                Err(Error::config(what).source(e).hint(hint))
+            }
+            Err(e) if code(&e).is_some() => Ok(()),
+            Err(e) => Err(lost(e)),
+        }
     }
 
     /// AMQP's names have at most 255 bytes, and the client library insists on it.
@@ -122,16 +142,20 @@ impl Topology {
     }
 
     async fn declare_queue(&self, connection: &Connection, version: Version) -> Result<()> {
-        let channel = connection.create_channel().await.map_err(lost)?;
+        let declared = self.declare(connection, version).await;
+        declared.map_err(|e| refused(e, &format!("cannot declare the queue `{}`", self.queue)))?;
+        tracing::info!(queue = self.queue, quorum = self.quorum, "queue declared");
+        Ok(())
+    }
+
+    async fn declare(&self, connection: &Connection, version: Version) -> lapin::Result<()> {
+        let channel = connection.create_channel().await?;
         let mut arguments = FieldTable::default();
         for (name, value) in queue_arguments(self, version) {
             arguments.insert(name.into(), value);
         }
         let options = QueueDeclareOptions { durable: true, ..Default::default() };
-        let declared = channel.queue_declare(self.queue.as_str().into(), options, arguments);
-        declared.await.map_err(|e| refused(e, &format!("cannot declare the queue `{}`", self.queue)))?;
-        tracing::info!(queue = self.queue, quorum = self.quorum, "queue declared");
-        Ok(())
+        channel.queue_declare(self.queue.as_str().into(), options, arguments).await.map(drop)
     }
 
     async fn bind(&self, connection: &Connection) -> Result<()> {

@@ -56,7 +56,7 @@ pub struct Ledger {
     /// Tag of the first entry.
     first: u64,
     entries: VecDeque<Entry>,
-    /// Tags that were stored since the last `due`.
+    /// Tags that were stored since the last `due` that told everything.
     stored: Vec<u64>,
     returned: Vec<u64>,
     unspent: usize,
@@ -119,8 +119,9 @@ impl Ledger {
         self.entries.get_mut(usize::try_from(at).ok()?)
     }
 
-    /// What to tell the channel now; each tag is named, alone or by a greater one, exactly once.
-    pub fn due(&mut self, tell: &mut Vec<Settle>) {
+    /// What to tell the channel now; each tag is named, alone or by a greater one, exactly once. Without `alone`, what is
+    /// stored behind something outstanding is kept back: it will soon need no word of its own.
+    pub fn due(&mut self, alone: bool, tell: &mut Vec<Settle>) {
         tell.extend(self.returned.drain(..).map(Settle::Return));
         if self.stored.is_empty() {
             return;
@@ -139,14 +140,24 @@ impl Ledger {
             self.first += 1;
         }
         tell.extend(up_to.map(Settle::UpTo));
-        let alone = std::mem::take(&mut self.stored);
-        for tag in alone {
+        if self.entries.is_empty() {
+            self.stored.clear();
+        }
+        if !alone {
+            return;
+        }
+        for tag in std::mem::take(&mut self.stored) {
             if let Some(entry) = self.entry(tag) {
                 entry.state = State::Spent;
                 self.unspent -= 1;
                 tell.push(Settle::One(tag));
             }
         }
+    }
+
+    /// True if something is stored and was not told.
+    pub fn keeps_back(&self) -> bool {
+        !self.stored.is_empty()
     }
 
     /// Deliveries that are neither acknowledged nor given back.
@@ -173,7 +184,7 @@ mod tests {
 
     fn due(ledger: &mut Ledger) -> Vec<Settle> {
         let mut tell = Vec::new();
-        ledger.due(&mut tell);
+        ledger.due(true, &mut tell);
         tell
     }
 
@@ -190,6 +201,24 @@ mod tests {
         l.settle(5);
         assert_eq!(due(&mut l), [Settle::UpTo(5)]);
         assert_eq!(l.unspent(), 0);
+    }
+
+    #[test]
+    fn keeps_back_what_a_greater_tag_may_tell() {
+        let mut l = Ledger::new(1);
+        (1..=6).for_each(|t| l.deliver(t, 1, 0));
+        let mut prefix = |settled: &[u64]| {
+            settled.iter().for_each(|t| l.settle(*t));
+            let mut tell = Vec::new();
+            l.due(false, &mut tell);
+            (tell, l.keeps_back())
+        };
+        assert_eq!(prefix(&[1, 3, 5]), (vec![Settle::UpTo(1)], true));
+        assert_eq!(prefix(&[2]), (vec![Settle::UpTo(3)], true));
+        assert_eq!(prefix(&[]), (vec![], true));
+        assert_eq!((due(&mut l), l.keeps_back()), (vec![Settle::One(5)], false));
+        [4, 6].iter().for_each(|t| l.settle(*t));
+        assert_eq!((due(&mut l), l.unspent()), (vec![Settle::UpTo(6)], 0));
     }
 
     #[test]
@@ -223,7 +252,7 @@ mod tests {
     proptest! {
         /// Whatever the order, every tag is told exactly once, and only when nothing of it is outstanding.
         #[test]
-        fn tells_each_tag_once(steps in prop::collection::vec((0u64..12, 0u8..4), 1..200)) {
+        fn tells_each_tag_once(steps in prop::collection::vec((0u64..12, 0u8..5), 1..200)) {
             let mut l = Ledger::new(1);
             let mut model = std::collections::BTreeMap::new();
             let mut spent = std::collections::BTreeSet::new();
@@ -233,7 +262,7 @@ mod tests {
                 match what {
                     0 | 1 => { l.settle(t); if let Some(n) = model.get_mut(&t) { *n = n.saturating_sub(1); } }
                     2 => l.give_back(t),
-                    _ => for s in due(&mut l) {
+                    _ => for s in { let mut told = Vec::new(); l.due(what == 3, &mut told); told } {
                         match s {
                             Settle::Return(t) => prop_assert!(spent.insert(t)),
                             Settle::One(t) => { prop_assert_eq!(model[&t], 0); prop_assert!(spent.insert(t)); }

@@ -149,10 +149,29 @@ impl Found<'_> {
         }
     }
 
+    /// Warns of a secret that every user of the machine can read.
+    #[cfg(unix)]
+    fn private(&mut self, key: &str, file: &Path) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::metadata(file).map_or(0, |meta| meta.permissions().mode() & 0o777);
+        if mode & 0o007 != 0 {
+            let what = format!("{} can be read by everybody (mode {mode:04o})", file.display());
+            self.warning(
+                key,
+                what,
+                "chmod 600; as a Kubernetes secret: defaultMode: 0400, or 0440 with an fsGroup",
+            );
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn private(&mut self, _: &str, _: &Path) {}
+
     fn archive(&mut self) {
         let archive = &self.config.archive;
         if let Some(file) = &archive.signing_key_file {
             self.readable("archive.signing_key_file", file, "`lakehead audit keygen --out DIR` makes one");
+            self.private("archive.signing_key_file", file);
         }
         if let Some(file) = &archive.trust_file {
             self.readable("archive.trust_file", file, "`lakehead audit keygen --out DIR` makes one");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -318,11 +319,16 @@ fn contradictions_are_found() {
 }
 
 #[test]
-fn digests_need_their_time_too() {
+fn a_signing_key_is_a_secret_and_digests_need_their_time_too() {
     let dir = tempfile::tempdir().expect("a folder");
     let key = dir.path().join("key.pem");
     std::fs::write(&key, "").expect("written");
+    let mode = |mode| std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).expect("set");
     let text = |more: &str| format!("[archive]\nsigning_key_file = {:?}\n{more}", key.display().to_string());
+    mode(0o644);
+    let told = lines(&crossed(&text("")));
+    assert!(told[0].contains(":2: archive.signing_key_file") && told[0].contains("mode 0644"), "{told:?}");
+    mode(0o440);
     assert_eq!(crossed(&text("")), []);
     let problems = crossed(&text("[limits]\nput_deadline = \"15s\"\n"));
     assert!(problems[0].what.contains("and its digest's"), "{problems:?}");

@@ -409,7 +409,7 @@ impl Loop {
     }
 
     async fn finish(mut self) -> Result<Summary> {
-        self.state.tell();
+        self.state.tell_all();
         self.abandon.cancel();
         let mut known = true;
         let parting = Instant::now() + PARTING;
@@ -427,7 +427,7 @@ impl Loop {
                 }
             }
         }
-        self.state.tell();
+        self.state.tell_all();
         self.state.command_all(&Command::Close(Close::Done));
         if known {
             let removed = tokio::time::timeout(PARTING, self.shore.registry.unregister()).await;

@@ -39,6 +39,9 @@ struct Channel {
     closing: bool,
 }
 
+/// Ticks that something stored waits for what was delivered before it to be stored, too.
+const PATIENCE: u32 = 5;
+
 /// A blob that waits to be put.
 #[derive(Debug)]
 pub struct Blob {
@@ -75,6 +78,8 @@ pub struct State {
     /// What comes through channels up to this one is left to the broker: they were opened by a writer that was closed.
     given_up: ChannelId,
     touched: Vec<ChannelId>,
+    /// Ticks since everything that is stored was told.
+    patience: u32,
     /// Encoded bytes per byte of rows, as last seen, by layout.
     ratios: Vec<Option<f64>>,
     /// Event types and paths that metrics have named.
@@ -115,6 +120,7 @@ impl State {
             gone: (0, BTreeSet::new()),
             given_up: 0,
             touched: Vec::new(),
+            patience: 0,
             labels: super::meters::EventLabels::default(),
             fenced: false,
             held: false,
@@ -177,24 +183,38 @@ impl State {
         }
     }
 
-    /// Tells the channels what to acknowledge.
+    /// Tells the channels what to acknowledge. While something lands that may close a gap, what stands behind the gap waits
+    /// a little: to acknowledge deliveries one by one costs us and the broker several times what one word for all does.
     pub fn tell(&mut self) {
+        let alone = self.patience >= PATIENCE || self.in_flight.values().all(|n| *n == 0);
+        self.tell_channels(alone);
+    }
+
+    /// Tells the channels of everything that is stored: nothing more is waited for.
+    pub fn tell_all(&mut self) {
+        self.tell_channels(true);
+    }
+
+    fn tell_channels(&mut self, alone: bool) {
+        if alone {
+            self.patience = 0;
+        }
         let mut touched = std::mem::take(&mut self.touched);
         touched.sort_unstable();
         touched.dedup();
         touched.retain(|id| {
             let Some(c) = self.channels.get_mut(id).filter(|c| !c.closing) else { return false };
             let mut settle = std::mem::take(&mut c.unsent);
-            c.ledger.due(&mut settle);
+            c.ledger.due(alone, &mut settle);
             if settle.is_empty() {
-                return false;
+                return c.ledger.keeps_back();
             }
             match c.commands.try_send(Command::Settle(settle)) {
                 Err(TrySendError::Full(Command::Settle(settle))) => {
                     c.unsent = settle;
                     true
                 }
-                _ => false,
+                _ => c.ledger.keeps_back(),
             }
         });
         self.touched = touched;

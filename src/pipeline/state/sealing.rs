@@ -104,6 +104,7 @@ impl State {
 
     /// Seals what is old enough, what nothing more can come to, and what memory cannot hold.
     pub fn tick(&mut self, now: Micros) {
+        self.patience = self.patience.saturating_add(1);
         let old: Vec<(LaneId, bool, Rolled)> = self
             .lanes
             .iter()

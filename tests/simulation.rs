@@ -391,10 +391,10 @@ fn giving_back_from_every_batch_is_missed() {
 
 #[test]
 fn remembered_claims_are_missed() {
-    is_missed(Rule::Remember, 470);
+    is_missed(Rule::Remember, 555);
 }
 
 #[test]
 fn looking_for_what_is_refused_is_missed() {
-    is_missed(Rule::Refused, 310);
+    is_missed(Rule::Refused, 1_350);
 }

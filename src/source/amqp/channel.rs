@@ -24,7 +24,7 @@ use lapin::{Channel, Connection, Consumer};
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc::{self, OwnedPermit};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::connection::Version;
 use super::intake::Intake;
@@ -59,6 +59,9 @@ const CLOSE: Duration = Duration::from_secs(5);
 /// queue's channel process keeps further ones to itself, and forgets them when it ends.
 const SETTLING: Duration = Duration::from_millis(300);
 
+/// How long deliveries gather once all that had come are taken: to wake up for each of them costs more than to decode it.
+const GATHER: Duration = Duration::from_millis(2);
+
 /// Deliveries that are taken in a row before commands are looked at again.
 const ROW: usize = 256;
 
@@ -91,6 +94,8 @@ struct Flow<'f> {
     /// The prefetch that the loop believes in.
     told: u16,
     intake: Intake,
+    /// Until then, deliveries gather.
+    gathering: Option<Pin<Box<Sleep>>>,
     decoder: Option<Decoder>,
     decoding: Option<Decoding>,
     /// Bytes that are being decoded.
@@ -113,6 +118,7 @@ enum Event {
     Room(Option<OwnedPermit<Input>>),
     Decoded(Option<(Decoder, Block)>),
     Opened(lapin::Result<Consumer>),
+    Gathered,
     Received(usize, Option<lapin::Result<Delivery>>),
 }
 
@@ -147,6 +153,7 @@ impl<'f> Flow<'f> {
             opened: 0,
             told: feed.prefetch,
             intake: Intake::new(feed.port.budget().clone()),
+            gathering: None,
             decoder: Some(Decoder::new(feed.rules.clone())),
             decoding: None,
             in_decode: 0,
@@ -201,7 +208,10 @@ impl<'f> Flow<'f> {
             slot = maybe(&mut self.slot) => Event::Room(slot.ok()),
             decoded = maybe(&mut self.decoding) => Event::Decoded(decoded),
             opened = maybe(&mut self.opening) => Event::Opened(opened),
-            (from, message) = receive(&mut self.consumers) => Event::Received(from, message),
+            () = maybe(&mut self.gathering) => Event::Gathered,
+            (from, message) = receive(&mut self.consumers), if self.gathering.is_none() => {
+                Event::Received(from, message)
+            }
         }
     }
 
@@ -230,6 +240,10 @@ impl<'f> Flow<'f> {
             Event::Opened(opened) => {
                 self.opening = None;
                 self.consuming(opened)
+            }
+            Event::Gathered => {
+                self.gathering = None;
+                None
             }
             Event::Received(from, message) => self.received(from, message),
         }
@@ -299,6 +313,9 @@ impl<'f> Flow<'f> {
             taken += 1;
             // What was fetched is ours: nothing is fetched that is not looked at.
             next = if taken < ROW { receive(&mut self.consumers).now_or_never() } else { None };
+        }
+        if taken < ROW {
+            self.gathering = Some(Box::pin(tokio::time::sleep(GATHER)));
         }
         let budget = self.feed.port.budget();
         let short = budget.undecoded() > budget.limit() / 4;

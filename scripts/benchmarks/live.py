@@ -60,7 +60,7 @@ def live_run(bench, url, version, queue_type, count):
         sample.more["per_s_less_idle"] = count / sample.wall
     notes = [
         f"RabbitMQ {version}, prefetch {bench.prefetch} x {bench.consumers} consumers, broker on the same cores",
-        f"on an empty queue `run --until-empty` takes {idle:.2f} s: it looks twice, a second apart",
+        f"on an empty queue `run --until-empty` takes {idle:.2f} s: it watches it for half a second",
     ]
     title = f"{count:,} events from a {queue_type} queue"
     figures = subject(title, "events", count, taken, against="bare drain", notes=notes)

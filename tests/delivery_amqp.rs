@@ -80,7 +80,7 @@ async fn what_was_acknowledged_last_stays_acknowledged() {
         consumed(&broker).await;
         publish(&channel, EXCHANGE, (round * 1000..round * 1000 + 1000).map(risk)).await;
         eventually("all to be received", SOON, async || ready(&broker.url(), QUEUE).await == Some(0)).await;
-        // Without a file yet: the age that rolls is a minute.
+        // Nothing has landed yet: the stop lands everything.
         terminate(&mut process);
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert_eq!(ready(&broker.url(), QUEUE).await, Some(0), "round {round}: deliveries came back");

@@ -182,10 +182,14 @@ mod tests {
 
     use super::*;
 
-    fn due(ledger: &mut Ledger) -> Vec<Settle> {
+    fn told(ledger: &mut Ledger, alone: bool) -> Vec<Settle> {
         let mut tell = Vec::new();
-        ledger.due(true, &mut tell);
+        ledger.due(alone, &mut tell);
         tell
+    }
+
+    fn due(ledger: &mut Ledger) -> Vec<Settle> {
+        told(ledger, true)
     }
 
     #[test]
@@ -209,9 +213,7 @@ mod tests {
         (1..=6).for_each(|t| l.deliver(t, 1, 0));
         let mut prefix = |settled: &[u64]| {
             settled.iter().for_each(|t| l.settle(*t));
-            let mut tell = Vec::new();
-            l.due(false, &mut tell);
-            (tell, l.keeps_back())
+            (told(&mut l, false), l.keeps_back())
         };
         assert_eq!(prefix(&[1, 3, 5]), (vec![Settle::UpTo(1)], true));
         assert_eq!(prefix(&[2]), (vec![Settle::UpTo(3)], true));
@@ -262,7 +264,7 @@ mod tests {
                 match what {
                     0 | 1 => { l.settle(t); if let Some(n) = model.get_mut(&t) { *n = n.saturating_sub(1); } }
                     2 => l.give_back(t),
-                    _ => for s in { let mut told = Vec::new(); l.due(what == 3, &mut told); told } {
+                    _ => for s in told(&mut l, what == 3) {
                         match s {
                             Settle::Return(t) => prop_assert!(spent.insert(t)),
                             Settle::One(t) => { prop_assert_eq!(model[&t], 0); prop_assert!(spent.insert(t)); }

@@ -205,14 +205,11 @@ impl World {
         match request {
             Request::Ack { tag, multiple } => {
                 let known = c.unacked.contains_key(&tag) || c.returned.contains(&tag);
-                let rest = c.unacked.split_off(&(tag + 1));
-                let settled = match multiple {
-                    true => std::mem::replace(&mut c.unacked, rest),
-                    false => {
-                        let one = c.unacked.remove_entry(&tag);
-                        c.unacked.extend(rest);
-                        one.into_iter().collect()
-                    }
+                let settled = if multiple {
+                    let rest = c.unacked.split_off(&(tag + 1));
+                    std::mem::replace(&mut c.unacked, rest)
+                } else {
+                    c.unacked.remove_entry(&tag).into_iter().collect()
                 };
                 c.settled.extend(settled.into_values().map(|(message, _)| (message, now)));
                 if !known {

@@ -107,6 +107,7 @@ struct Flow<'f> {
     backlog: u32,
     /// The last settlement, until it is written.
     settling: Option<BoxFuture<'static, lapin::Result<()>>>,
+    /// When it was asked for.
     settled_at: Option<Instant>,
     cancelling: bool,
     ended: bool,

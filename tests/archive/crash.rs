@@ -8,7 +8,7 @@ use lakehead::archive::chain::Step;
 use lakehead::archive::digest::{Envelope, Hash, Tip, seal};
 use lakehead::archive::sign::Signer;
 use lakehead::archive::store::{put, survey};
-use lakehead::archive::time::{DAY, HOUR, SECOND};
+use lakehead::archive::time::{DAY, HOUR, SECOND, day_of};
 use lakehead::archive::verify::{Report, Verdict, What};
 use object_store::ObjectStoreExt as _;
 use object_store::local::LocalFileSystem;
@@ -147,12 +147,15 @@ async fn a_cut_tail_does_not_pass_as_a_crash(signer: Arc<dyn Signer>) {
 
 async fn killed_between_a_head_and_its_copy_is_no_accusation(signer: Arc<dyn Signer>) {
     let place = in_memory();
-    let start = real_now() - DAY;
+    let now = real_now();
+    let midnight = i64::from(day_of(now)) * DAY;
+    let start = midnight - DAY / 2;
     let mut killed = Writer::new(&place, &signer, 1, start).with_base(start);
     killed.settle().await;
     killed.event(1).await;
     killed.pass(10 * SECOND).await;
-    killed.pass(DAY - HOUR).await;
+    // Today, whatever the hour, and not so long ago that it would count as silent.
+    killed.pass(midnight.max(now - HOUR) - killed.now).await;
     let copies = dump(&place).await.into_keys().filter(|k| k.contains("/heads/"));
     let copy = Path::from(copies.last().expect("the head of the second day"));
     place.store.delete(&copy).await.unwrap();

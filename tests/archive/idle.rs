@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lakehead::archive::digest::{Envelope, Kind};
-use lakehead::archive::time::{DAY, Time, date, day_of};
+use lakehead::archive::time::{DAY, HOUR, SECOND, Time, date, day_of};
 use lakehead::archive::verify::What;
 use lakehead::archive::{Place, Settings as ChainSettings, Signer};
 use lakehead::clock::{Clock, micros};
@@ -79,8 +79,8 @@ async fn kinds(place: &Place) -> (BTreeMap<String, (Kind, Time)>, Vec<String>) {
 async fn an_idle_process_says_so_every_hour_and_names_all_chains_every_day() {
     let signer = ed25519(1);
     let store = Store::memory();
-    // Ends now, so that the report is not about the future.
-    let begun = real_now() - HOURS * 3_600_000_000;
+    // In the past, so that the report is not about the future; at the same hour whenever the test runs.
+    let begun = i64::from(day_of(real_now()) - 3) * DAY + 12 * HOUR + 20 * 60 * SECOND;
     let clock = Clock::manual(begun);
     let (pipeline, port) = Pipeline::new(parts(&store, &signer, &clock));
     let running = tokio::spawn(pipeline.run());

@@ -163,6 +163,7 @@ impl Loop {
                     Rolled::EndOfInput
                 });
             }
+            self.state.seal_starved(self.pipeline.parts.clock.now());
             self.state.relieve();
             self.begin();
             self.attest()?;

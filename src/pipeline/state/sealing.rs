@@ -20,6 +20,10 @@ const PRESSURE: (usize, usize) = (3, 4);
 /// Redelivered rows wait no longer than this for others: their delivery count is running. Those of a backfill have none.
 const REDELIVERED_AGE: Duration = Duration::from_secs(1);
 
+/// Half of what may be unacknowledged, come within this time, is a backlog: closed at once, the broker fills the other half
+/// while it lands. What comes slower loses nothing by waiting for the whole, and makes files twice as large.
+const RUSH: Duration = Duration::from_secs(10);
+
 /// How small rows become when they are encoded, before it was seen: small ones repeat each other's keys and values, large
 /// ones may be anything.
 const FIRST_RATIO: (f64, f64) = (0.35, 1.0);
@@ -121,7 +125,6 @@ impl State {
         for (id, flagged, rolled) in old {
             self.seal(id, flagged, rolled);
         }
-        self.seal_starved();
         self.hold(now);
         self.lanes.sweep();
     }
@@ -150,13 +153,23 @@ impl State {
         }
     }
 
-    /// When every prefetched delivery sits in an open batch, nothing more can come.
-    fn seal_starved(&mut self) {
+    /// Closes the batches of a consumer when every prefetched delivery sits in one, for nothing more can come; or half of
+    /// them, if they came in a rush.
+    pub fn seal_starved(&mut self, now: Micros) {
         for (index, consumer) in self.settings.clone().consumers.iter().enumerate() {
-            let mut channels = self.channels.values().filter(|c| c.consumer == index && !c.ended).peekable();
-            let starved = channels.peek().is_some() && channels.all(|c| c.ledger.unspent() >= c.prefetch);
+            let channels = || self.channels.values().filter(|c| c.consumer == index && !c.ended);
+            let (unspent, may) = channels().fold((0, 0), |(unspent, may), c| {
+                (unspent + c.ledger.unspent(), c.prefetch.saturating_add(may))
+            });
+            let oldest = channels().filter_map(|c| c.ledger.oldest()).min();
+            let rush = oldest.is_some_and(|since| now - since < micros(RUSH));
+            let starved = rush && unspent * 2 >= may || channels().all(|c| c.ledger.unspent() >= c.prefetch);
             let busy = |l: &u16| self.in_flight.get(l).is_some_and(|n| *n > 0);
-            if starved && !consumer.layouts.iter().any(busy) && !busy(&self.layouts.quarantine()) {
+            if unspent > 0
+                && starved
+                && !consumer.layouts.iter().any(busy)
+                && !busy(&self.layouts.quarantine())
+            {
                 let layouts: Vec<u16> =
                     consumer.layouts.iter().copied().chain([self.layouts.quarantine()]).collect();
                 self.seal_where(Rolled::Prefetch, |p| layouts.contains(&p.layout));
@@ -214,5 +227,112 @@ impl State {
             c.closing = true;
             send(c, Command::Close(Close::Hold));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::catalog::Catalog;
+    use crate::layout::Layouts;
+    use crate::pipeline::budget::Budget;
+    use crate::pipeline::delivery::{Block, Counts, RowHead};
+    use crate::pipeline::{ConsumerSettings, Opened, Settings};
+
+    const SECOND: Micros = 1_000_000;
+    const LAYOUT: &str = "risk_evaluations";
+
+    /// A consumer of two channels that may hold ten deliveries each.
+    fn two_channels() -> (State, Vec<tokio::sync::mpsc::Receiver<Command>>) {
+        let layouts = Arc::new(Layouts::load(&Catalog::builtin(), None, &[]).expect("built in"));
+        let limits = Limits { rows: 1_000, bytes: 1 << 20, age: Duration::from_secs(900) };
+        let consumer = ConsumerSettings {
+            name: "data_lake".into(),
+            layouts: vec![layouts.index(LAYOUT).expect("built in")],
+            always_look: false,
+        };
+        let settings = Settings {
+            writer_name: "w".into(),
+            host: "h".into(),
+            consumers: vec![consumer],
+            limits: layouts.all().iter().map(|_| limits).collect(),
+            hold: Duration::from_secs(1_200),
+            puts: 1,
+            blobs: 1,
+            redelivers: true,
+            without: None,
+        };
+        let budget = Budget::new(64 << 20);
+        let mut state = State::new(layouts, settings.into(), budget, "w".into(), Arc::default());
+        let mut heard = Vec::new();
+        for channel in 1..=2 {
+            let (commands, hears) = tokio::sync::mpsc::channel(16);
+            state.opened(Opened { channel, consumer: 0, prefetch: 10, commands });
+            heard.push(hears);
+        }
+        (state, heard)
+    }
+
+    /// Delivery `tag` through `channel`, a row of day `day`.
+    fn deliver(state: &mut State, channel: u32, tag: u64, day: i32, at: Micros) {
+        let row = RowHead {
+            layout: state.layouts.index(LAYOUT).expect("built in"),
+            tag,
+            identity: u128::from(channel) << 64 | u128::from(tag),
+            time: at,
+            day,
+            flagged: false,
+            urgent: false,
+            row: (0, 3),
+            partition: None,
+            look_first: None,
+        };
+        state.absorb(Block {
+            channel,
+            received_at: at,
+            bytes: b"row".to_vec(),
+            rows: vec![row],
+            blobs: Vec::new(),
+            tags: vec![(tag, 1)],
+            counts: Counts::default(),
+            charge: state.budget.charge_undecoded(0),
+        });
+        state.seal_starved(at);
+    }
+
+    fn closed(state: &mut State) -> Vec<(i32, usize, Rolled)> {
+        state.take_ready().iter().map(|l| (l.partition.day, l.rows.len(), l.rolled)).collect()
+    }
+
+    #[test]
+    fn half_a_window_is_closed_in_a_rush_and_the_other_half_once_it_has_landed() {
+        let (mut state, _heard) = two_channels();
+        // Unevenly: what counts is what the consumer may hold.
+        for tag in 1..=9 {
+            deliver(&mut state, 1, tag, (tag % 2) as i32, 0);
+        }
+        assert_eq!(closed(&mut state), []);
+        deliver(&mut state, 2, 1, 0, SECOND);
+        assert_eq!(closed(&mut state), [(1, 5, Rolled::Prefetch), (0, 5, Rolled::Prefetch)]);
+        for tag in 2..=10 {
+            deliver(&mut state, 2, tag, 0, SECOND);
+        }
+        assert_eq!(closed(&mut state), [], "the first half is landing");
+    }
+
+    #[test]
+    fn what_comes_slowly_fills_the_window() {
+        let (mut state, _heard) = two_channels();
+        let mut at = 0;
+        for tag in 1..=10 {
+            for channel in 1..=2 {
+                assert_eq!(closed(&mut state), [], "after {at} us");
+                at += 2 * SECOND;
+                deliver(&mut state, channel, tag, 0, at);
+            }
+        }
+        assert_eq!(closed(&mut state), [(0, 20, Rolled::Prefetch)]);
     }
 }

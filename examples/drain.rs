@@ -4,18 +4,19 @@
 //! of landing. It also fills queues, with publisher confirms.
 //!
 //!   drain publish URL QUEUE --queue-type quorum --count 300000 --events events.ndjson
+//!   drain pace URL QUEUE --queue-type quorum --count 13200000 --rate 22000 --events events.ndjson --times times.csv
 //!   drain consume URL QUEUE --queue-type quorum --count 300000 --prefetch 5000 --consumers 2
 //!
 //! Prints one JSON object: events, bytes, seconds (without connecting), events per second.
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::{Args, Parser, Subcommand};
 use futures_util::StreamExt;
@@ -51,6 +52,20 @@ enum What {
         #[arg(long)]
         events: PathBuf,
     },
+    /// Fill a queue evenly; the last twelve digits of each event's id become its number
+    Pace {
+        #[command(flatten)]
+        queue: Queue,
+        /// NDJSON; its lines are taken again and again
+        #[arg(long)]
+        events: PathBuf,
+        /// Events a second
+        #[arg(long)]
+        rate: u64,
+        /// CSV that is written: number of an event, and when it was sent, in microseconds since 1970; of every 64th
+        #[arg(long)]
+        times: PathBuf,
+    },
     /// Drain a queue
     Consume {
         #[command(flatten)]
@@ -82,6 +97,7 @@ struct Queue {
 async fn main() -> Result<()> {
     match Cli::parse().what {
         What::Publish { queue, events } => publish(&queue, &events).await,
+        What::Pace { queue, events, rate, times } => pace(&queue, &events, rate, &times).await,
         What::Consume { queue, prefetch, consumers } => consume(&queue, prefetch, consumers).await,
     }
 }
@@ -128,6 +144,51 @@ async fn publish(queue: &Queue, events: &PathBuf) -> Result<()> {
     tell(queue.count, bytes, began);
     connection.close(200, "OK".into()).await?;
     Ok(())
+}
+
+/// Sends what is due every few milliseconds, and notes when.
+async fn pace(queue: &Queue, events: &Path, rate: u64, times: &Path) -> Result<()> {
+    const STEP: Duration = Duration::from_millis(5);
+    const NOTED: u64 = 64;
+    let connection = queue.connect().await?;
+    let channel = connection.create_channel().await?;
+    let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
+    let text = std::fs::read(events)?;
+    let mut lines: Vec<Vec<u8>> = text.split(|b| *b == b'\n').map(<[u8]>::to_vec).collect();
+    lines.retain(|line| !line.is_empty());
+    let ids = lines.iter().map(|line| id_digits(line)).collect::<Option<Vec<usize>>>();
+    let ids = ids.ok_or_else(|| format!("{}: a line without a UUID as its id", events.display()))?;
+    let mut log = BufWriter::new(File::create(times)?);
+    let (began, mut bytes, mut sent) = (Instant::now(), 0, 0);
+    let mut ticks = tokio::time::interval(STEP);
+    while sent < queue.count {
+        ticks.tick().await;
+        let due = (began.elapsed().as_secs_f64() * rate as f64) as u64;
+        while sent < due.min(queue.count) {
+            let at = sent as usize % lines.len();
+            lines[at][ids[at]..ids[at] + 12].copy_from_slice(format!("{sent:012}").as_bytes());
+            let (options, key) = (BasicPublishOptions::default(), queue.name.as_str().into());
+            channel.basic_publish("".into(), key, options, &lines[at], properties.clone()).await?;
+            if sent % NOTED == 0 {
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+                writeln!(log, "{sent},{}", now.as_micros())?;
+            }
+            bytes += lines[at].len() as u64;
+            sent += 1;
+        }
+    }
+    log.flush()?;
+    tell(queue.count, bytes, began);
+    connection.close(200, "OK".into()).await?;
+    Ok(())
+}
+
+/// Where the last group of a UUID begins that is an envelope's id.
+fn id_digits(line: &[u8]) -> Option<usize> {
+    const KEY: &[u8] = b"\"id\":\"";
+    let at = line.windows(KEY.len()).position(|w| w == KEY)?;
+    let last = at + KEY.len() + 24;
+    (line.get(last + 12) == Some(&b'"')).then_some(last)
 }
 
 fn confirmed(confirmation: Confirmation) -> Result<()> {

@@ -1,10 +1,20 @@
-"""The live path: `run --until-empty` on a full queue, against a bare drain of the same queue."""
+"""The live path: a full queue drained, against a bare drain of it; and how long an event takes to the lake."""
 
+import csv
+import json
+import os
 import shutil
+import signal
+import subprocess
+import time
+from bisect import bisect_left
 
 from . import broker
-from .measure import fresh, in_turns, run, size, spread, subject
-from .setting import DATASET, expect_rows, say
+from .measure import Failed, Sample, at_rest, fresh, in_turns, run, size, spread, subject
+from .setting import DATASET, expect_rows, said, say
+
+# Seconds that a file stays open at most while latency is measured.
+AGE = 5
 
 
 def live(bench):
@@ -25,6 +35,8 @@ def live_run(bench, url, version, queue_type, count):
     def filled():
         queue = f"bench.{queue_type}.{next(turn)}"
         run([bench.example("drain"), "publish", url, queue, *shape, "--events", source], work)
+        # A quorum queue goes on for a while: it moves what it logged into segments.
+        at_rest()
         return queue
 
     def bare():
@@ -33,8 +45,8 @@ def live_run(bench, url, version, queue_type, count):
         return run([bench.example("drain"), "consume", url, queue, *shape, *limits], work)
 
     def ours(queue=None):
-        queue = queue or filled()
         lake = fresh(work / "lake")
+        queue = queue or filled()
         sample = run([bench.lakehead, "run", "--until-empty", "--config", config(queue)], work)
         if queue != "bench.empty":
             expect_rows(bench, lake / DATASET, count)
@@ -66,6 +78,66 @@ def live_run(bench, url, version, queue_type, count):
     figures = subject(title, "events", count, taken, against="bare drain", notes=notes)
     bench.figures[f"live-{queue_type}-{count}"] = figures
     shutil.rmtree(work)
+
+
+def latency(bench):
+    """From publish to readable in the lake, at an even rate: what is beyond the age at which files are closed."""
+    count = bench.rate * bench.seconds
+    source = bench.risk("1d", 300_000)
+    work = bench.work("latency")
+    lake, times, config = work / "lake", work / "times.csv", work / "lakehead.toml"
+    with broker.start(bench.cache, bench.broker) as (url, version):
+        queue = "bench.latency"
+        shape = ["--queue-type", "quorum", "--count", count]
+        config.write_text(live_config(bench, url, queue, "quorum", lake) + f'[roll]\nage = "{AGE}s"\n')
+        # Declares the queue.
+        run([bench.lakehead, "run", "--until-empty", "--config", config], work)
+        say(f"{bench.rate:,} events a second for {bench.seconds} s, RabbitMQ {version}")
+        began = time.perf_counter()
+        command = [str(bench.lakehead), "run", "--config", str(config)]
+        process = subprocess.Popen(command, cwd=work, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            pace = ["pace", url, queue, *shape, "--rate", bench.rate, "--events", source, "--times", times]
+            sent = json.loads(run([bench.example("drain"), *pace], work, keep_output=True).stdout)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+        wall = time.perf_counter() - began
+    late = sorted(lateness(bench, lake / DATASET, times))
+    if len(late) != -(-count // 64):
+        raise Failed(f"{len(late):,} of the noted events are in the lake")
+    at = lambda share: late[min(int(len(late) * share), len(late) - 1)]  # noqa: E731
+    numbers = {f"latency_{name}": at(share) for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1))}
+    sample = Sample(wall, 0, 0, 0, {**numbers, "files": size(lake / DATASET, ".parquet")[1]})
+    title = f"Publish to lake at {bench.rate:,} events a second"
+    notes = [
+        f"RabbitMQ {version}, quorum queue, prefetch {bench.prefetch} x {bench.consumers}, roll age {AGE} s",
+        f"sent {sent['rate']:,.0f} a second for {bench.seconds} s; every 64th is looked at",
+    ]
+    figures = subject(title, "events", None, {"lakehead": [sample]}, notes=notes)
+    for nothing in ("cpu_s", "user_s", "sys_s", "rss_bytes"):
+        del figures["peers"]["lakehead"][nothing]
+    bench.figures["latency"] = figures
+    shutil.rmtree(work)
+
+
+def lateness(bench, folder, times):
+    """Seconds from the publish of each noted event to the moment when its file had its name."""
+    with open(times) as rows:
+        noted = [(int(number), int(sent)) for number, sent in csv.reader(rows)]
+    numbers = [number for number, _ in noted]
+    # The last group of an id is the event's number.
+    script = (
+        "import duckdb, json, sys; print(json.dumps(duckdb.sql(\"SELECT filename, list(n) FROM (SELECT filename, "
+        "CAST(right(eventId, 12) AS BIGINT) AS n FROM read_parquet('\" + sys.argv[1] + \"/**/*.parquet', filename = true)) "
+        "WHERE n % 64 = 0 GROUP BY 1\").fetchall()))"
+    )
+    for name, found in json.loads(said([bench.python, "-c", script, folder])):
+        # What puts a file under its name changes its inode last.
+        readable = os.stat(name).st_ctime
+        for number in found:
+            at = bisect_left(numbers, number)
+            yield readable - noted[at][1] / 1e6
 
 
 def live_config(bench, url, queue, queue_type, lake):

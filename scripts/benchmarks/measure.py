@@ -71,6 +71,26 @@ def fresh(folder):
     return Path(folder)
 
 
+def at_rest(patience=30):
+    """Waits until nothing on this machine works any more on what came before, or `patience` seconds."""
+    ends = time.monotonic() + patience
+    while time.monotonic() < ends:
+        before = processor_ticks()
+        time.sleep(0.5)
+        after = processor_ticks()
+        busy, idle = (b - a for a, b in zip(before, after, strict=True))
+        if busy <= 0.05 * (busy + idle):
+            return
+
+
+def processor_ticks():
+    """Ticks in which this machine's processors worked, and in which they did not."""
+    with open("/proc/stat") as stat:
+        ticks = [int(word) for word in stat.readline().split()[1:9]]
+    idle = ticks[3] + ticks[4]
+    return sum(ticks) - idle, idle
+
+
 def size(folder, suffix=""):
     """Bytes and number of the files in a folder whose names end so."""
     total = count = 0

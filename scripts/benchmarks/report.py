@@ -15,6 +15,9 @@ COLUMNS = [
     ("per_s_less_idle", "per second, idle time left out", lambda v: f"{v:,.0f}"),
     ("cpu_s_per_million", "CPU s per million", lambda v: f"{v:.2f}"),
     ("per_cpu_s", "per CPU second", lambda v: f"{v:,.0f}"),
+    ("latency_p50", "half within s", lambda v: f"{v:.2f}"),
+    ("latency_p99", "99 of 100 within s", lambda v: f"{v:.2f}"),
+    ("latency_max", "all within s", lambda v: f"{v:.2f}"),
     ("program_bytes", "program MiB", lambda v: f"{v / 2**20:.1f}"),
     ("stripped_bytes", "without line tables MiB", lambda v: f"{v / 2**20:.1f}"),
 ]

@@ -41,6 +41,8 @@ class Bench:
     consumers: int = 2
     events: int = 2_000_000
     live: tuple = (300_000, 1_000_000)
+    rate: int = 22_000
+    seconds: int = 600
     blobs: int = 20_000
     proofs: int = 1_000_000
     stores: tuple = ("local",)
@@ -99,7 +101,8 @@ def build(cache):
     env = {**os.environ, "LAKEHEAD_CACHE": str(cache)}
     target = Path(env.setdefault("CARGO_TARGET_DIR", str(cache / "target")))
     subprocess.run([ROOT / "scripts/setup", "tests"], check=True, env=env)
-    for what in (["--bin", "lakehead"], ["--example", "drain", "--example", "blobs"]):
+    examples = [word for name in ("drain", "blobs", "compress") for word in ("--example", name)]
+    for what in (["--bin", "lakehead"], examples):
         subprocess.run(["cargo", "build", "--release", "--locked", *what], cwd=ROOT, check=True, env=env)
     return target / "release"
 

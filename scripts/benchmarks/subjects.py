@@ -33,14 +33,21 @@ def backfill(bench):
             return sample
 
         def decoded():
-            env = {"LAKEHEAD_DATA_LAKE__URL": str(fresh(work / "lakehead"))}
+            env = {"LAKEHEAD_DATA_LAKE__URL": str(fresh(work / "nothing"))}
             return run([bench.lakehead, "backfill", "--dry-run", "--layout", DATASET, source], work, env)
+
+        def compressed():
+            sample = run([bench.example("compress"), work / "lakehead"], work, keep_output=True)
+            # The rest of its time is reading them.
+            seconds = json.loads(sample.stdout)["seconds"]
+            return Sample(seconds, seconds, 0, sample.rss)
 
         say(f"backfill of {bench.events:,} events, {title}")
         peers = {"lakehead": ours, "duckdb": duckdb}
         if kind == "30d":
-            # DuckDB writes less here: no copy of the time as it was sent. And our floor: one core, nothing written.
-            peers |= {"duckdb, one time column": lambda: duckdb("--narrow"), "lakehead, decoding only": decoded}
+            # DuckDB writes less here: no copy of the time as it was sent. And two floors, each on one core.
+            peers |= {"duckdb, one time column": lambda: duckdb("--narrow")}
+            peers |= {"lakehead, decoding only": decoded, "compressing only": compressed}
         taken = in_turns(bench.rounds, peers)
         bench.figures[f"backfill-{kind}"] = subject(
             f"Backfill of {bench.events:,} risk events, {title}", "events", bench.events, taken, against="duckdb"

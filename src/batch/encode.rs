@@ -38,7 +38,7 @@ pub enum Rolled {
     Memory,
     /// A backfill brought nothing more for it for long.
     Quiet,
-    /// Every prefetched delivery sat in an open batch, or half of them, in a rush.
+    /// Every prefetched delivery sat in an open batch, or a third of them, in a rush.
     Prefetch,
     /// It holds redelivered rows.
     Redelivered,

@@ -163,11 +163,11 @@ impl Loop {
                     Rolled::EndOfInput
                 });
             }
+            self.state.tell();
             self.state.seal_starved(self.pipeline.parts.clock.now());
             self.state.relieve();
             self.begin();
             self.attest()?;
-            self.state.tell();
             if ticked {
                 self.show();
             }

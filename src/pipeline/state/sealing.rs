@@ -20,8 +20,9 @@ const PRESSURE: (usize, usize) = (3, 4);
 /// Redelivered rows wait no longer than this for others: their delivery count is running. Those of a backfill have none.
 const REDELIVERED_AGE: Duration = Duration::from_secs(1);
 
-/// Half of what may be unacknowledged, come within this time, is a backlog: closed at once, the broker fills the other half
-/// while it lands. What comes slower loses nothing by waiting for the whole, and makes files twice as large.
+/// A third of what may be unacknowledged, come within this time, is a backlog, and closed at once: so one third lands, one
+/// fills, and one is on its way. What comes slower loses nothing by waiting for the whole, and makes files three times as
+/// large.
 const RUSH: Duration = Duration::from_secs(10);
 
 /// How small rows become when they are encoded, before it was seen: small ones repeat each other's keys and values, large
@@ -153,8 +154,8 @@ impl State {
         }
     }
 
-    /// Closes the batches of a consumer when every prefetched delivery sits in one, for nothing more can come; or half of
-    /// them, if they came in a rush.
+    /// Closes the batches of a consumer when every prefetched delivery sits in one, for nothing more can come; or a third
+    /// of them, if they came in a rush and nothing of it is landing.
     pub fn seal_starved(&mut self, now: Micros) {
         for (index, consumer) in self.settings.clone().consumers.iter().enumerate() {
             let channels = || self.channels.values().filter(|c| c.consumer == index && !c.ended);
@@ -163,7 +164,8 @@ impl State {
             });
             let oldest = channels().filter_map(|c| c.ledger.oldest()).min();
             let rush = oldest.is_some_and(|since| now - since < micros(RUSH));
-            let starved = rush && unspent * 2 >= may || channels().all(|c| c.ledger.unspent() >= c.prefetch);
+            let starved = rush && unspent.saturating_mul(3) >= may
+                || channels().all(|c| c.ledger.unspent() >= c.prefetch);
             let busy = |l: &u16| self.in_flight.get(l).is_some_and(|n| *n > 0);
             if unspent > 0
                 && starved
@@ -307,19 +309,19 @@ mod tests {
     }
 
     #[test]
-    fn half_a_window_is_closed_in_a_rush_and_the_other_half_once_it_has_landed() {
+    fn a_third_of_a_window_is_closed_in_a_rush_and_the_next_once_it_has_landed() {
         let (mut state, _heard) = two_channels();
         // Unevenly: what counts is what the consumer may hold.
-        for tag in 1..=9 {
+        for tag in 1..=6 {
             deliver(&mut state, 1, tag, (tag % 2) as i32, 0);
         }
         assert_eq!(closed(&mut state), []);
         deliver(&mut state, 2, 1, 0, SECOND);
-        assert_eq!(closed(&mut state), [(1, 5, Rolled::Prefetch), (0, 5, Rolled::Prefetch)]);
+        assert_eq!(closed(&mut state), [(1, 3, Rolled::Prefetch), (0, 4, Rolled::Prefetch)]);
         for tag in 2..=10 {
             deliver(&mut state, 2, tag, 0, SECOND);
         }
-        assert_eq!(closed(&mut state), [], "the first half is landing");
+        assert_eq!(closed(&mut state), [], "the first third is landing");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use lapin::types::AMQPValue;
 use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties, ErrorKind, Event};
 
-use super::Topology;
+use super::{Topology, socket};
 use crate::config::RabbitMq;
 use crate::error::{Error, Result};
 use crate::units::format_duration;
@@ -85,10 +85,8 @@ impl Address {
             .with_connection_name(name.into())
             .with_client_property("product".into(), "lakehead".into())
             .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-        let runtime = lapin::runtime::default_runtime()
-            .map_err(|e| Error::bug("no runtime for the broker's connection").source(e))?;
-        let connecting =
-            Connection::connect_uri_with_config(self.uri.clone(), properties, self.tls.clone(), runtime);
+        let (uri, tls, runtime) = (self.uri.clone(), self.tls.clone(), socket::runtime());
+        let connecting = Connection::connect_uri_with_config(uri, properties, tls, runtime);
         let connection = match tokio::time::timeout(self.timeout, connecting).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(e)) => return Err(self.refused(e)),
@@ -116,7 +114,7 @@ impl Address {
     }
 
     async fn introduction(&self) -> std::io::Result<Vec<u8>> {
-        let runtime = lapin::runtime::default_runtime().map_err(std::io::Error::other)?;
+        let runtime = socket::runtime();
         let mut stream = self.uri.connect_with_config_async(self.tls.as_ref(), &runtime).await?;
         stream.write_all(b"AMQP\x00\x00\x09\x01").await?;
         stream.flush().await?;

@@ -11,6 +11,7 @@ mod management;
 mod patience;
 mod properties;
 mod pulse;
+mod socket;
 mod topology;
 mod window;
 

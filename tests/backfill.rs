@@ -358,10 +358,9 @@ fn an_input_that_is_not_there_or_is_damaged_is_told() {
     let mut cut = gz(&ndjson(&risks(0..5000)));
     cut.truncate(cut.len() / 2);
     home.write("cut.ndjson.gz", cut);
-    let ran =
-        home.run(&["backfill", "--layout", "risk_evaluations", "cut.ndjson.gz"]).says(&["cut.ndjson.gz"]);
-    assert_ne!(ran.code(), 0, "half an archive is not a whole one\n{}", ran.stdout);
-    assert_ne!(ran.code(), 70, "a damaged input is no bug of ours\n{}", ran.stderr);
+    home.run(&["backfill", "--layout", "risk_evaluations", "cut.ndjson.gz"])
+        .exits(1)
+        .says(&["cut.ndjson.gz: damaged or cut short", "hint:"]);
     // Mended: what had landed does not land again.
     home.write("cut.ndjson.gz", gz(&ndjson(&risks(0..5000))));
     backfill(&home, &["cut.ndjson.gz"]);

@@ -88,12 +88,14 @@ fn writer_and_seq(path: &Path) -> (String, String) {
 
 /// Everything in the lake, with the words that every run has anew replaced.
 fn anonymous(path: &str) -> Option<String> {
-    let today = chrono::Utc::now().format("year=%Y/month=%m/day=%d").to_string();
+    // Yesterday, too, for runs over midnight.
+    let days = [0, 1].map(|ago| chrono::Utc::now() - chrono::Days::new(ago));
+    let days = days.map(|at| at.format("year=%Y/month=%m/day=%d").to_string());
     if path.starts_with("_lakehead/") {
         return None;
     }
     let path = if path.starts_with("_quarantine/") {
-        path.replace(&today, "year=YYYY/month=MM/day=DD")
+        days.iter().fold(path.to_owned(), |path, day| path.replace(day, "year=YYYY/month=MM/day=DD"))
     } else {
         path.to_owned()
     };

@@ -81,7 +81,7 @@ def live_run(bench, url, version, queue_type, count):
 
 
 def latency(bench):
-    """From publish to readable in the lake, at an even rate: what is beyond the age at which files are closed."""
+    """From publish to readable in the lake, at an even rate. A file is closed when it is `AGE` old, or by what comes first."""
     count = bench.rate * bench.seconds
     source = bench.risk("1d", 300_000)
     work = bench.work("latency")
@@ -101,8 +101,11 @@ def latency(bench):
             sent = json.loads(run([bench.example("drain"), *pace], work, keep_output=True).stdout)
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait()
+            ended = process.wait()
         wall = time.perf_counter() - began
+    if ended != 0:
+        raise Failed(f"lakehead ended with {ended}")
+    expect_rows(bench, lake / DATASET, count)
     late = sorted(lateness(bench, lake / DATASET, times))
     if len(late) != -(-count // 64):
         raise Failed(f"{len(late):,} of the noted events are in the lake")
@@ -112,7 +115,7 @@ def latency(bench):
     title = f"Publish to lake at {bench.rate:,} events a second"
     notes = [
         f"RabbitMQ {version}, quorum queue, prefetch {bench.prefetch} x {bench.consumers}, roll age {AGE} s",
-        f"sent {sent['rate']:,.0f} a second for {bench.seconds} s; every 64th is looked at",
+        f"sent {sent['rate']:,.0f} a second for {bench.seconds} s; of every 64th, from when it was due to be sent",
     ]
     figures = subject(title, "events", None, {"lakehead": [sample]}, notes=notes)
     for nothing in ("cpu_s", "user_s", "sys_s", "rss_bytes"):

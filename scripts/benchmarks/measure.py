@@ -72,7 +72,7 @@ def fresh(folder):
 
 
 def at_rest(patience=30):
-    """Waits until nothing on this machine works any more on what came before, or `patience` seconds."""
+    """Waits until processors and disk have nothing to do any more for what came before, or says that they still have."""
     ends = time.monotonic() + patience
     while time.monotonic() < ends:
         before = processor_ticks()
@@ -81,14 +81,15 @@ def at_rest(patience=30):
         busy, idle = (b - a for a, b in zip(before, after, strict=True))
         if busy <= 0.05 * (busy + idle):
             return
+    print(f"bench: this machine is not at rest after {patience} s", file=sys.stderr, flush=True)
 
 
 def processor_ticks():
     """Ticks in which this machine's processors worked, and in which they did not."""
     with open("/proc/stat") as stat:
         ticks = [int(word) for word in stat.readline().split()[1:9]]
-    idle = ticks[3] + ticks[4]
-    return sum(ticks) - idle, idle
+    # Waiting for the disk is work.
+    return sum(ticks) - ticks[3], ticks[3]
 
 
 def size(folder, suffix=""):

@@ -65,6 +65,8 @@ pub struct State {
     ready: Vec<Landing>,
     /// Blobs that may be put now.
     pub blobs: VecDeque<Blob>,
+    /// By consumer: a third of what may be unacknowledged is there, and came in a rush.
+    rushes: Vec<bool>,
     /// Landings and blobs that have begun, by layout.
     in_flight: HashMap<u16, usize>,
     landing_bytes: usize,
@@ -104,6 +106,7 @@ impl State {
         State {
             identities: layouts.all().iter().map(|_| Identities::default()).collect(),
             ratios: vec![None; layouts.all().len()],
+            rushes: vec![false; settings.consumers.len()],
             layouts,
             settings,
             budget,

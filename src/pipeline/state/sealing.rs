@@ -6,6 +6,7 @@ use super::{State, send};
 use crate::batch::encode::Rolled;
 use crate::batch::rows::MAX_BYTES;
 use crate::clock::{Micros, micros};
+use crate::layout::Format;
 use crate::layout::partition::Partition;
 use crate::pipeline::land::Landing;
 use crate::pipeline::lanes::{LaneId, Open};
@@ -24,6 +25,9 @@ const REDELIVERED_AGE: Duration = Duration::from_secs(1);
 /// fills, and one is on its way. What comes slower loses nothing by waiting for the whole, and makes files three times as
 /// large.
 const RUSH: Duration = Duration::from_secs(10);
+
+/// Deliveries that a third must have: files of fewer rows cost more than they speed up.
+const RUSHED: usize = 1_000;
 
 /// How small rows become when they are encoded, before it was seen: small ones repeat each other's keys and values, large
 /// ones may be anything.
@@ -107,7 +111,7 @@ impl State {
         std::mem::take(&mut self.ready)
     }
 
-    /// Seals what is old enough, what nothing more can come to, and what memory cannot hold.
+    /// Seals what is old enough, gives up channels that were held for too long, and forgets idle lanes.
     pub fn tick(&mut self, now: Micros) {
         self.patience = self.patience.saturating_add(1);
         let old: Vec<(LaneId, bool, Rolled)> = self
@@ -155,28 +159,38 @@ impl State {
     }
 
     /// Closes the batches of a consumer when every prefetched delivery sits in one, for nothing more can come; or a third
-    /// of them, if they came in a rush and nothing of it is landing.
+    /// of them, if it came in a rush. Not while something of it is landing: that will let more come.
     pub fn seal_starved(&mut self, now: Micros) {
-        for (index, consumer) in self.settings.clone().consumers.iter().enumerate() {
-            let channels = || self.channels.values().filter(|c| c.consumer == index && !c.ended);
-            let (unspent, may) = channels().fold((0, 0), |(unspent, may), c| {
-                (unspent + c.ledger.unspent(), c.prefetch.saturating_add(may))
-            });
-            let oldest = channels().filter_map(|c| c.ledger.oldest()).min();
-            let rush = oldest.is_some_and(|since| now - since < micros(RUSH));
-            let starved = rush && unspent.saturating_mul(3) >= may
-                || channels().all(|c| c.ledger.unspent() >= c.prefetch);
-            let busy = |l: &u16| self.in_flight.get(l).is_some_and(|n| *n > 0);
-            if unspent > 0
-                && starved
-                && !consumer.layouts.iter().any(busy)
-                && !busy(&self.layouts.quarantine())
-            {
-                let layouts: Vec<u16> =
-                    consumer.layouts.iter().copied().chain([self.layouts.quarantine()]).collect();
-                self.seal_where(Rolled::Prefetch, |p| layouts.contains(&p.layout));
+        // All of them are asked before any is sealed: of two that share a layout, none must always find it busy.
+        let mut starved: Vec<u16> = Vec::new();
+        for index in 0..self.settings.consumers.len() {
+            if self.is_starved(index, now) {
+                let layouts = self.settings.consumers[index].layouts.iter().copied();
+                let files = layouts.filter(|l| self.layouts.get(*l).format == Format::Parquet);
+                let all = files.chain([self.layouts.quarantine()]);
+                let lands = |l: u16| self.in_flight.get(&l).is_some_and(|n| *n > 0);
+                if !all.clone().any(lands) {
+                    starved.extend(all);
+                }
             }
         }
+        if !starved.is_empty() {
+            self.seal_where(Rolled::Prefetch, |p| starved.contains(&p.layout));
+        }
+    }
+
+    fn is_starved(&mut self, consumer: usize, now: Micros) -> bool {
+        let channels = || self.channels.values().filter(|c| c.consumer == consumer && !c.ended);
+        let (unspent, may) = channels()
+            .fold((0, 0), |(unspent, may), c| (unspent + c.ledger.unspent(), c.prefetch.saturating_add(may)));
+        let whole = channels().all(|c| c.ledger.unspent() >= c.prefetch);
+        let third = unspent >= RUSHED && unspent.saturating_mul(3) >= may;
+        // Told when the third has come: what lands slowly does not make what came fast look slow.
+        let oldest = channels().filter_map(|c| c.ledger.oldest()).min();
+        let fresh = oldest.is_some_and(|since| now - since < micros(RUSH));
+        let rush = &mut self.rushes[consumer];
+        *rush = third && (*rush || fresh);
+        unspent > 0 && (whole || *rush)
     }
 
     /// Closes every open batch.
@@ -234,31 +248,35 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::RangeInclusive;
     use std::sync::Arc;
 
     use super::*;
+    use crate::batch::rows::Rows;
     use crate::event::catalog::Catalog;
     use crate::layout::Layouts;
     use crate::pipeline::budget::Budget;
     use crate::pipeline::delivery::{Block, Counts, RowHead};
+    use crate::pipeline::land::{End, Landed};
     use crate::pipeline::{ConsumerSettings, Opened, Settings};
 
     const SECOND: Micros = 1_000_000;
     const LAYOUT: &str = "risk_evaluations";
 
-    /// A consumer of two channels that may hold ten deliveries each.
-    fn two_channels() -> (State, Vec<tokio::sync::mpsc::Receiver<Command>>) {
+    /// A consumer of two channels that may hold so many deliveries each.
+    fn two_channels(prefetch: usize) -> (State, Vec<tokio::sync::mpsc::Receiver<Command>>) {
         let layouts = Arc::new(Layouts::load(&Catalog::builtin(), None, &[]).expect("built in"));
-        let limits = Limits { rows: 1_000, bytes: 1 << 20, age: Duration::from_secs(900) };
-        let consumer = ConsumerSettings {
-            name: "data_lake".into(),
+        let limits = Limits { rows: 10_000, bytes: 1 << 20, age: Duration::from_secs(900) };
+        let consumer = |name: &str| ConsumerSettings {
+            name: name.into(),
             layouts: vec![layouts.index(LAYOUT).expect("built in")],
             always_look: false,
         };
         let settings = Settings {
             writer_name: "w".into(),
             host: "h".into(),
-            consumers: vec![consumer],
+            // The second one shares the layout.
+            consumers: vec![consumer("data_lake"), consumer("other")],
             limits: layouts.all().iter().map(|_| limits).collect(),
             hold: Duration::from_secs(1_200),
             puts: 1,
@@ -270,16 +288,25 @@ mod tests {
         let mut state = State::new(layouts, settings.into(), budget, "w".into(), Arc::default());
         let mut heard = Vec::new();
         for channel in 1..=2 {
-            let (commands, hears) = tokio::sync::mpsc::channel(16);
-            state.opened(Opened { channel, consumer: 0, prefetch: 10, commands });
-            heard.push(hears);
+            heard.push(open(&mut state, channel, 0, prefetch));
         }
         (state, heard)
     }
 
-    /// Delivery `tag` through `channel`, a row of day `day`.
-    fn deliver(state: &mut State, channel: u32, tag: u64, day: i32, at: Micros) {
-        let row = RowHead {
+    fn open(
+        state: &mut State,
+        channel: u32,
+        consumer: usize,
+        prefetch: usize,
+    ) -> tokio::sync::mpsc::Receiver<Command> {
+        let (commands, hears) = tokio::sync::mpsc::channel(16);
+        state.opened(Opened { channel, consumer, prefetch, commands });
+        hears
+    }
+
+    /// Deliveries `tags` through `channel`, rows of day `day`.
+    fn deliver(state: &mut State, channel: u32, tags: RangeInclusive<u64>, day: i32, at: Micros) {
+        let rows = tags.clone().map(|tag| RowHead {
             layout: state.layouts.index(LAYOUT).expect("built in"),
             tag,
             identity: u128::from(channel) << 64 | u128::from(tag),
@@ -290,17 +317,18 @@ mod tests {
             row: (0, 3),
             partition: None,
             look_first: None,
-        };
-        state.absorb(Block {
+        });
+        let block = Block {
             channel,
             received_at: at,
             bytes: b"row".to_vec(),
-            rows: vec![row],
+            rows: rows.collect(),
             blobs: Vec::new(),
-            tags: vec![(tag, 1)],
+            tags: tags.map(|tag| (tag, 1)).collect(),
             counts: Counts::default(),
             charge: state.budget.charge_undecoded(0),
-        });
+        };
+        state.absorb(block);
         state.seal_starved(at);
     }
 
@@ -308,33 +336,78 @@ mod tests {
         state.take_ready().iter().map(|l| (l.partition.day, l.rows.len(), l.rolled)).collect()
     }
 
+    /// Lands what was closed, and gives its rows.
+    fn land(state: &mut State, at: Micros) -> usize {
+        let mut rows = 0;
+        for landing in state.take_ready() {
+            rows += landing.rows.len();
+            let (present, end) = (Rows::default(), End::Stored(Some(100)));
+            state.landed(Landed { landing, present, passed: Vec::new(), end });
+        }
+        state.tell();
+        state.seal_starved(at);
+        rows
+    }
+
     #[test]
-    fn a_third_of_a_window_is_closed_in_a_rush_and_the_next_once_it_has_landed() {
-        let (mut state, _heard) = two_channels();
+    fn a_third_of_a_window_is_closed_in_a_rush() {
+        let (mut state, _heard) = two_channels(2_000);
         // Unevenly: what counts is what the consumer may hold.
-        for tag in 1..=6 {
-            deliver(&mut state, 1, tag, (tag % 2) as i32, 0);
-        }
+        deliver(&mut state, 1, 1..=700, 1, 0);
+        deliver(&mut state, 1, 701..=1_333, 2, 0);
         assert_eq!(closed(&mut state), []);
-        deliver(&mut state, 2, 1, 0, SECOND);
-        assert_eq!(closed(&mut state), [(1, 3, Rolled::Prefetch), (0, 4, Rolled::Prefetch)]);
-        for tag in 2..=10 {
-            deliver(&mut state, 2, tag, 0, SECOND);
+        deliver(&mut state, 2, 1..=1, 2, SECOND);
+        assert_eq!(closed(&mut state), [(1, 700, Rolled::Prefetch), (2, 634, Rolled::Prefetch)]);
+    }
+
+    #[test]
+    fn the_next_third_is_closed_once_the_first_has_landed_however_long_that_takes() {
+        let (mut state, _heard) = two_channels(2_000);
+        deliver(&mut state, 1, 1..=1_400, 0, 0);
+        deliver(&mut state, 1, 1_401..=2_000, 0, SECOND);
+        deliver(&mut state, 2, 1..=900, 0, SECOND);
+        assert_eq!(land(&mut state, 60 * SECOND), 1_400, "the others wait for it");
+        assert_eq!(land(&mut state, 61 * SECOND), 1_500);
+        deliver(&mut state, 2, 901..=1_500, 0, 62 * SECOND);
+        assert_eq!(closed(&mut state), [], "less than a third");
+    }
+
+    #[test]
+    fn who_shares_a_layout_with_a_flood_is_not_starved() {
+        let (mut state, mut heard) = two_channels(2_000);
+        heard.push(open(&mut state, 3, 1, 10));
+        let mut tag = 0;
+        for second in 0..20 {
+            // While a third of the one lands, the next fills.
+            deliver(&mut state, 1, tag + 1..=tag + 1_400, 0, second * SECOND);
+            tag += 1_400;
+            if second == 3 {
+                deliver(&mut state, 3, 1..=10, 7, second * SECOND);
+            }
+            land(&mut state, second * SECOND);
         }
-        assert_eq!(closed(&mut state), [], "the first third is landing");
+        assert_eq!(state.unspent(3), 0);
     }
 
     #[test]
     fn what_comes_slowly_fills_the_window() {
-        let (mut state, _heard) = two_channels();
-        let mut at = 0;
-        for tag in 1..=10 {
-            for channel in 1..=2 {
-                assert_eq!(closed(&mut state), [], "after {at} us");
-                at += 2 * SECOND;
-                deliver(&mut state, channel, tag, 0, at);
-            }
+        let (mut state, _heard) = two_channels(2_000);
+        for n in 1..=4 {
+            assert_eq!(closed(&mut state), [], "at {n}");
+            let tags = 500 * (n - 1) + 1..=500 * n;
+            deliver(&mut state, 1, tags.clone(), 0, n as Micros * 20 * SECOND);
+            deliver(&mut state, 2, tags, 0, n as Micros * 20 * SECOND);
         }
-        assert_eq!(closed(&mut state), [(0, 20, Rolled::Prefetch)]);
+        assert_eq!(closed(&mut state), [(0, 4_000, Rolled::Prefetch)]);
+    }
+
+    #[test]
+    fn small_windows_are_closed_as_a_whole() {
+        let (mut state, _heard) = two_channels(300);
+        deliver(&mut state, 1, 1..=300, 0, 0);
+        deliver(&mut state, 2, 1..=299, 0, 0);
+        assert_eq!(closed(&mut state), []);
+        deliver(&mut state, 2, 300..=300, 0, 0);
+        assert_eq!(closed(&mut state), [(0, 600, Rolled::Prefetch)]);
     }
 }

@@ -1,11 +1,13 @@
-//! Sockets that gather: after a read that found little, the next one waits for a millisecond.
+//! Sockets that gather: after a burst that was read to its end, the next read waits for a millisecond.
 //!
 //! The client library reads on a thread of its own, which a socket wakes through tokio's reactor: two thread switches for
-//! whatever has come, and a broker that is on the same machine sends a dozen messages at a time.
+//! whatever has come, and a broker that is on the same machine sends a dozen messages at a time. Owns when a socket is
+//! read; everything else is tokio's. Invariant: a read that waits is woken, by its rest or by the socket.
 
 use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -22,8 +24,9 @@ use tokio::task::JoinHandle;
 /// How long a socket is left to itself.
 const REST: Duration = Duration::from_millis(1);
 
-/// A read of fewer bytes is an answer or a lonely message: what follows it is not made to wait.
-const BURST: usize = 2 << 10;
+/// Bytes of a burst: fewer are an answer or a lonely message, more are a flood that fills a read by itself. Neither is made
+/// to wait.
+const BURST: Range<usize> = 2 << 10..128 << 10;
 
 /// tokio's runtime, with sockets that gather.
 pub type Gathering = RuntimeParts<Tokio, Sockets>;
@@ -66,7 +69,7 @@ impl Reactor for Sockets {
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let connecting = self.tokio.tcp_connect_addr(addr);
         let handle = self.handle.clone();
-        async move { Ok(Socket { inner: connecting.await?, handle, rest: None }) }
+        async move { Ok(Socket { inner: connecting.await?, handle, come: 0, rest: None }) }
     }
 }
 
@@ -75,6 +78,8 @@ impl Reactor for Sockets {
 pub struct Socket<S> {
     inner: S,
     handle: Handle,
+    /// Bytes that came since it rested, or had nothing.
+    come: usize,
     /// A task, since a timer of its own would panic in the library's thread when the runtime ends.
     rest: Option<JoinHandle<()>>,
 }
@@ -91,7 +96,9 @@ impl<S> Socket<S> {
 
     /// `read` bytes had come, and `room` might have.
     fn came(&mut self, read: usize, room: usize) {
-        if (BURST..room).contains(&read) {
+        self.come += read;
+        // A full read may have left something.
+        if read < room && BURST.contains(&std::mem::take(&mut self.come)) {
             self.rest = Some(self.handle.spawn(async { tokio::time::sleep(REST).await }));
         }
     }
@@ -100,9 +107,12 @@ impl<S> Socket<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_rested(cx));
-        let read = ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
-        self.came(read, buf.len());
-        Poll::Ready(Ok(read))
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        match &polled {
+            Poll::Ready(Ok(read)) => self.came(*read, buf.len()),
+            Poll::Ready(Err(_)) | Poll::Pending => self.come = 0,
+        }
+        polled
     }
 }
 
@@ -128,31 +138,41 @@ mod tests {
     use super::*;
 
     fn socket(bytes: usize) -> Socket<Cursor<Vec<u8>>> {
-        Socket { inner: Cursor::new(vec![7; bytes]), handle: Handle::current(), rest: None }
+        Socket { inner: Cursor::new(vec![7; bytes]), handle: Handle::current(), come: 0, rest: None }
+    }
+
+    /// What a read gives at once, if it does not wait.
+    fn at_once(socket: &mut Socket<Cursor<Vec<u8>>>, room: usize) -> Option<usize> {
+        socket.read(&mut vec![0; room]).now_or_never().map(|read| read.expect("bytes"))
     }
 
     #[tokio::test(start_paused = true)]
-    async fn rests_after_a_burst_that_left_room() {
-        let mut socket = socket(6_000);
-        let mut full = [0; 4_000];
-        assert_eq!(socket.read(&mut full).await.expect("bytes"), 4_000);
-        // More may lie ready: the room was too small to tell.
-        let mut roomy = [0; 4_000];
-        assert_eq!(socket.read(&mut roomy).now_or_never().expect("no rest").expect("bytes"), 2_000);
-        let lonely = socket.read(&mut roomy).now_or_never();
-        assert!(lonely.is_some(), "2,000 bytes are no burst");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_comes_meanwhile_is_read_together() {
+    async fn a_burst_is_followed_by_a_rest() {
         let mut socket = socket(3_000);
-        let mut room = [0; 8_000];
-        assert_eq!(socket.read(&mut room).await.expect("bytes"), 3_000);
+        assert_eq!(at_once(&mut socket, 8_000), Some(3_000));
         socket.inner.get_mut().extend([8; 500]);
-        assert!(socket.read(&mut room).now_or_never().is_none(), "it rests");
+        assert_eq!(at_once(&mut socket, 8_000), None);
+        // What comes meanwhile is read together.
         socket.inner.get_mut().extend([9; 500]);
         let began = tokio::time::Instant::now();
-        assert_eq!(socket.read(&mut room).await.expect("bytes"), 1_000);
+        assert_eq!(socket.read(&mut [0; 8_000]).await.expect("bytes"), 1_000);
         assert!(began.elapsed() >= REST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reads_that_are_full_are_one_burst_with_the_last() {
+        // As TLS reads.
+        let mut socket = socket(9_000);
+        let reads: Vec<_> = (0..4).map(|_| at_once(&mut socket, 4_096)).collect();
+        assert_eq!(reads, [Some(4_096), Some(4_096), Some(808), None]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn neither_an_answer_nor_a_flood_is() {
+        for bytes in [1_000, 200_000] {
+            let mut socket = socket(bytes);
+            assert_eq!(at_once(&mut socket, 1 << 20), Some(bytes));
+            assert_eq!(at_once(&mut socket, 1 << 20), Some(0), "its end, without a rest");
+        }
     }
 }

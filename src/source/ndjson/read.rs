@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// Bytes that a block has at least, but for the last one.
 pub const BLOCK: usize = 256 << 10;
@@ -172,10 +172,7 @@ impl LineReader {
             if filled == buffer.len() {
                 buffer.resize(filled + filled / 2, 0);
             }
-            let n = self.inner.read(&mut buffer[filled..]).map_err(|e| {
-                Error::unreachable(format!("{}: cannot read on after byte {}", self.shown, self.offset))
-                    .source(e)
-            })?;
+            let n = self.inner.read(&mut buffer[filled..]).map_err(|e| self.broken(e))?;
             filled += n;
             self.ended = n == 0;
             if filled >= BLOCK {
@@ -193,6 +190,18 @@ impl LineReader {
             }
         }
         Ok((filled > 0).then(|| self.take(buffer, filled, filled)))
+    }
+
+    fn broken(&self, e: std::io::Error) -> Error {
+        // What the system does not say itself, a decompressor says of what it read.
+        if e.raw_os_error().is_some() {
+            let what = format!("{}: cannot read on after byte {}", self.shown, self.offset);
+            return Error::unreachable(what).source(e);
+        }
+        let what = format!("{}: damaged or cut short, after byte {} of its content", self.shown, self.offset);
+        Error::new(Kind::Failed, what).source(e).hint(
+            "put a whole file in its place and run the same command again: what has landed is not landed twice",
+        )
     }
 
     fn take(&mut self, buffer: Vec<u8>, len: usize, filled: usize) -> Lines {

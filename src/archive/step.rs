@@ -9,7 +9,8 @@ use bytes::Bytes;
 
 use super::digest::{Hash, SettledChains, Tip};
 use super::sign::Algorithm;
-use super::time::SECOND;
+use super::store::COUNTED;
+use super::time::{SECOND, TIME_DIGITS, begun_at, id_of};
 use super::trust::Trust;
 use crate::clock::Micros;
 
@@ -51,6 +52,20 @@ pub struct Identity {
     pub chain_id: String,
     /// 32 random bytes from which salts are derived. Never stored.
     pub secret: [u8; 32],
+}
+
+impl Identity {
+    /// `id` and `secret`, freshly drawn; where `id` sorts before `floor` (see `Chain::floor`), because this machine's clock
+    /// is behind the store's, as if `id` were drawn at the store's time. At the floor itself the next look, for which the
+    /// floor has moved on, would miss the chain again.
+    pub fn not_before(floor: &str, id: String, secret: [u8; 32]) -> Identity {
+        let at = begun_at(floor).filter(|_| id.as_str() < floor);
+        let chain_id = match (at, id.get(TIME_DIGITS..)) {
+            (Some(at), Some(drawn)) => format!("{}{drawn}", id_of(at + COUNTED)),
+            _ => id,
+        };
+        Identity { chain_id, secret }
+    }
 }
 
 /// An object ready to put. Cloning is cheap.

@@ -133,7 +133,7 @@ pub async fn put(place: &Place, anchor: Option<&Place>, sealed: &Sealed) -> Outc
 }
 
 /// How long after its beginning a settled chain is still counted by name.
-const COUNTED: Micros = 2 * DAY;
+pub(super) const COUNTED: Micros = 2 * DAY;
 
 /// Looks at every other chain that is not settled: its newest digest, and whether it fell silent.
 ///

@@ -69,11 +69,24 @@ pub fn not_empty(from: Option<Day>, to: Option<Day>) -> error::Result<()> {
     }
 }
 
-/// What the ids of chains that begin at `at` begin with: the ten digits of time of a ULID, in lower case.
+/// The digits of a ULID, in lower case.
+const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// How many of a ULID's digits are its time.
+pub const TIME_DIGITS: usize = 10;
+
+/// What the ids of chains that begin at `at` begin with: the digits of time of a ULID.
 pub fn id_of(at: Micros) -> String {
-    const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
     let millis = at.div_euclid(1_000).clamp(0, (1 << 48) - 1);
-    (0..10).rev().map(|n| DIGITS[(millis >> (5 * n)) as usize & 31] as char).collect()
+    (0..TIME_DIGITS).rev().map(|n| DIGITS[(millis >> (5 * n)) as usize & 31] as char).collect()
+}
+
+/// When a chain of this id begins, by its id; nothing if it does not begin as [`id_of`] tells.
+pub fn begun_at(id: &str) -> Option<Micros> {
+    let digits = id.as_bytes().get(..TIME_DIGITS)?;
+    let value = |digit: &u8| DIGITS.iter().position(|d| d == digit);
+    let millis = digits.iter().try_fold(0, |sum: i64, digit| Some(sum << 5 | value(digit)? as i64))?;
+    millis.checked_mul(1_000)
 }
 
 /// Reads `YYYY-MM-DD`.

@@ -67,11 +67,7 @@ const SIGN_AGAIN: Duration = Duration::from_secs(1);
 
 /// What makes a new chain its own. Its id does not sort before `floor`, however far behind this machine's clock is.
 fn identity(floor: &str) -> Identity {
-    let mut chain_id = fresh_id();
-    if chain_id.as_str() < floor {
-        chain_id = format!("{floor}{}", &chain_id[floor.len().min(chain_id.len())..]);
-    }
-    Identity { chain_id, secret: fresh_secret() }
+    Identity::not_before(floor, fresh_id(), fresh_secret())
 }
 
 impl Attestor {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use lakehead::archive::chain::{Ask, Identity, Step};
@@ -168,8 +169,14 @@ async fn a_writer_whose_clock_is_days_behind_begins_anew_where_it_is_looked_for(
     behind.settle().await;
     assert!(matches!(behind.chain.poll(behind.now).unwrap(), Step::Forked));
     assert!(behind.chain.floor() > behind.chain.chain_id());
-    behind.chain.restart(drawn(real_now(), 3), behind.now);
+    let Identity { chain_id, secret } = drawn(old, 3);
+    let anew = Identity::not_before(behind.chain.floor(), chain_id, secret);
+    behind.chain.restart(anew, behind.now);
+    // The store's clock goes on between the looks.
+    tokio::time::sleep(Duration::from_millis(20)).await;
     behind.event(9).await;
+    behind.settle().await;
+    assert!(!matches!(behind.chain.poll(behind.now).unwrap(), Step::Forked), "once is enough");
     behind.farewell().await;
     let head = headers(&dump(&place).await, behind.chain.chain_id()).pop().unwrap();
     assert!(head.chains.unwrap().iter().any(|t| t.chain_id == drawn(old, 2).chain_id));

@@ -311,6 +311,38 @@ fn keys_are_rotated_by_both() {
 }
 
 #[test]
+fn a_key_that_does_not_count_does_not_sign() {
+    let home = signing(Home::new(), "", "");
+    archive(&home, 0..6);
+    home.events("more.ndjson", &(10..16).map(events::risk).collect::<Vec<_>>());
+    let own = fs::read_to_string(home.path("keys/trust.json")).expect("trust");
+    let refused = |trust: String, why: &str| {
+        home.write("keys/trust.json", trust);
+        home.run(&["backfill", "--layout", "ml_audit", "more.ndjson"]).exits(2).says(&[why, "hint:"]);
+        home.run(&["check"]).exits(2).prints(&["archive.trust_file", why]);
+    };
+    home.run(&["audit", "keygen", "--out", "other"]).ok();
+    let other = fs::read_to_string(home.path("other/trust.json")).expect("trust");
+    refused(other, "is not in the trust file");
+    let with = |key: &str, time: &str| {
+        let mut trust: Value = serde_json::from_str(&own).expect("JSON");
+        trust["keys"][0][key] = time.into();
+        trust.to_string()
+    };
+    refused(with("notBefore", "2999-01-01T00:00:00.000000Z"), "counts from 2999-01-01");
+    refused(with("notAfter", "2026-01-01T00:00:00.000000Z"), "counted until 2026-01-01");
+    home.write("keys/trust.json", with("notAfter", "2999-01-01T00:00:00.000000Z"));
+    home.run(&["check"]).ok().prints(&["archive.signing_key_file", "ends at 2999-01-01"]);
+    // Nothing of it was signed; and who verifies needs no key.
+    fs::remove_file(home.path("keys/signing-key.pem")).expect("removed");
+    assert_eq!(verify(&home, &[], 0)["blobs"], 6);
+    home.run(&["backfill", "--layout", "ml_audit", "more.ndjson"])
+        .exits(2)
+        .says(&["cannot read the signing key", "audit keygen"]);
+    home.run(&["check"]).exits(2).prints(&["archive.signing_key_file", "cannot read the signing key"]);
+}
+
+#[test]
 fn check_says_what_the_proof_lacks() {
     let home = Home::new();
     let without = home.run(&["check"]).ok().prints(&["no signing key", "nothing proves", "audit keygen"]);

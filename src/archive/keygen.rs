@@ -6,8 +6,8 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use ed25519_dalek::pkcs8::EncodePrivateKey as _;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use ed25519_dalek::pkcs8::{EncodePrivateKey as _, KeypairBytes};
 
 use super::sign::{KeyFile, Signer};
 use super::trust::Trust;
@@ -63,7 +63,9 @@ fn write_pair(out: &Path, signer: &KeyFile, trust: &Trust) -> Result<Keygen> {
     }
     std::fs::create_dir_all(out)
         .map_err(|e| Error::config(format!("cannot create the folder {}", out.display())).source(e))?;
-    let pem = signer.signing_key().to_pkcs8_pem(LineEnding::LF);
+    // Without the public key: OpenSSL 3.0 does not read the newer form that holds it.
+    let secret = KeypairBytes { secret_key: signer.signing_key().to_bytes(), public_key: None };
+    let pem = secret.to_pkcs8_pem(LineEnding::LF);
     let pem = pem.map_err(|e| Error::bug("a fresh key cannot be encoded").source(e.to_string()))?;
     write_new(&key, pem.as_bytes(), 0o600)?;
     write_new(&trust_path, trust.to_text()?.as_bytes(), 0o644)?;

@@ -174,6 +174,33 @@ impl Trust {
         &self.file.keys
     }
 
+    /// When the key that signs ends to count, if it does; `at` is now.
+    ///
+    /// # Errors
+    /// `Config` when what it signs now would not count.
+    pub fn signs_until(&self, key_id: &str, at: Micros) -> Result<Option<Time>> {
+        let refused = |what: String, hint: &str| Error::config(what).hint(hint);
+        let (key, _) = self.keys.get(key_id).ok_or_else(|| {
+            let hint = "what it signs would be taken for tampered with: name the trust file that `lakehead audit keygen` wrote with it";
+            refused(format!("the signing key {key_id} is not in the trust file"), hint)
+        })?;
+        if at < key.not_before.0 {
+            let what =
+                format!("the signing key {key_id} counts from {} on, and it is {}", key.not_before, Time(at));
+            return Err(refused(
+                what,
+                "set this machine's clock, or sign with the key that it follows until then",
+            ));
+        }
+        match key.not_after {
+            Some(end) if at > end.0 => {
+                let what = format!("the signing key {key_id} counted until {end}");
+                Err(refused(what, "sign with the key that follows it in the trust file"))
+            }
+            end => Ok(end),
+        }
+    }
+
     /// Holds all signatures of an envelope whose content was closed at `at` against the keys.
     ///
     /// # Errors

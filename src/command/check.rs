@@ -8,7 +8,9 @@ use serde_json::json;
 
 use super::setup::Setup;
 use super::{connect, environment, output};
+use crate::archive::{KeyFile, Signer as _, Trust};
 use crate::cli::{Check, Global};
+use crate::clock::Clock;
 use crate::config::problem::in_order;
 use crate::config::{Config, Problem, Severity};
 use crate::error::{Error, Kind, Result};
@@ -78,8 +80,33 @@ fn look(global: &Global) -> Seen {
         let fresh: Vec<_> = fresh.collect();
         problems.extend(fresh);
     }
+    problems.extend(
+        signing(&config).filter(|p| !problems.iter().any(|q| (q.severity, &q.key) == (p.severity, &p.key))),
+    );
     in_order(&mut problems);
     Seen { config, problems, layouts, event_types: catalog.len(), answers: Vec::new() }
+}
+
+/// A signing key that cannot sign, or whose signatures would not count.
+fn signing(config: &Config) -> Option<Problem> {
+    let told = |key: &str, e: &Error| Problem {
+        hint: e.way_out().map(str::to_owned),
+        ..Problem::error(None, key, e.to_string())
+    };
+    let signer = match KeyFile::read(config.archive.signing_key_file.as_ref()?) {
+        Ok(signer) => signer,
+        Err(e) => return Some(told("archive.signing_key_file", &e)),
+    };
+    let trust = Trust::read(config.archive.trust_file.as_ref()?);
+    match trust.and_then(|trust| trust.signs_until(signer.key_id(), Clock::System.now())) {
+        Ok(None) => None,
+        Ok(Some(end)) => {
+            let what = format!("the signing key {} ends at {end}", signer.key_id());
+            let hint = "start again before then with the key that follows it in the trust file";
+            Some(Problem::warning(None, "archive.signing_key_file", what).hint(hint))
+        }
+        Err(e) => Some(told("archive.trust_file", &e)),
+    }
 }
 
 /// Event types of layouts that the catalog does not have, and that are spelled much like one of its own: their datasets

@@ -1,8 +1,9 @@
 //! From the configuration to running parts, the same for every command.
 
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use crate::archive::{self, KeyFile, Place, Trust};
+use crate::archive::{self, KeyFile, Place, Signer as _, Trust};
 use crate::clock::{Clock, micros};
 use crate::config::{Config, Consumer, Redelivery};
 use crate::error::{Error, Result};
@@ -97,21 +98,26 @@ impl Setup {
         settings.digest_age = micros(archive.digest_age);
         settings.heartbeat = micros(archive.heartbeat);
         settings.digest_entries = usize::try_from(archive.digest_entries).unwrap_or(usize::MAX);
-        settings.trust = archive.trust_file.as_ref().and_then(|file| match Trust::read(file) {
-            Ok(trust) => Some(Arc::new(trust)),
-            // To write takes no trust; it only spares reading what other keys signed.
-            Err(e) => {
-                tracing::warn!(error = %e, "archive.trust_file is not used");
-                None
-            }
-        });
+        let (signer, trust) = self.keys(file)?;
+        settings.trust = trust.map(Arc::new);
         Ok(Some(Proof {
-            signer: Arc::new(KeyFile::read(file)?),
+            signer: Arc::new(signer),
             place: place(&self.archive()?),
             anchor: anchor.as_ref().map(place),
             settings,
             deadline,
         }))
+    }
+
+    /// The signing key in `file`, and the trust file where there is one: by it, what the key signs must count.
+    fn keys(&self, file: &Path) -> Result<(KeyFile, Option<Trust>)> {
+        let signer = KeyFile::read(file)?;
+        let Some(trust) = &self.config.archive.trust_file else { return Ok((signer, None)) };
+        let trust = Trust::read(trust)?;
+        if let Some(end) = trust.signs_until(signer.key_id(), Clock::System.now())? {
+            tracing::warn!(key = signer.key_id(), %end, "the signing key will end: start again with the one that follows it before");
+        }
+        Ok((signer, Some(trust)))
     }
 
     fn opened(&self, once: &OnceLock<Store>, location: &Location) -> Result<Store> {

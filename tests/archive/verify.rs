@@ -146,6 +146,34 @@ async fn past_its_retention_evidence_may_be_gone() {
 }
 
 #[tokio::test]
+async fn a_retention_counts_from_the_first_that_names_a_blob() {
+    let (place, signer) = (in_memory(), ed25519(1));
+    let start = real_now() - 10 * DAY;
+    let mut writer = Writer::new(&place, &signer, 1, start).with_base(start);
+    writer.settle().await;
+    writer.event(3).await;
+    writer.pass(10 * SECOND).await;
+    writer.farewell().await;
+    // Redelivered days later, when it is there already.
+    let again = start + 8 * DAY;
+    let mut later = Writer::new(&place, &signer, 2, again).with_base(start);
+    later.settle().await;
+    later.event(3).await;
+    later.event(4).await;
+    later.farewell().await;
+    for n in [3, 4] {
+        let (path, _, _) = event(n, start);
+        place.store.delete(&place.path(&path).unwrap()).await.unwrap();
+    }
+    let mut options = options(&signer);
+    assert_eq!(check(&place, &options).await.counts[&What::Missing], 2);
+    options.retention = 5 * DAY;
+    let report = check(&place, &options).await;
+    assert_eq!(report.counts[&What::Missing], 1, "only the one that was stored lately: {}", report.to_text());
+    assert_eq!(report.counts[&What::Expired], 1);
+}
+
+#[tokio::test]
 async fn unlisted_blobs_are_pending_first_and_accused_later() {
     let (place, signer) = (in_memory(), ed25519(1));
     full_archive(&place, None, &signer).await;

@@ -397,10 +397,13 @@ fn absent(day: Day, index: &DayIndex, rest: &mut Rest, f: &mut Findings) {
         if !index.seen(at)
             && let Some(asked) = group.iter().find(|r| r.flags & OTHER_TENANT == 0)
         {
-            match group.iter().find(|r| r.flags & (OTHER_TENANT | EXPIRED) == 0) {
-                None => expired += 1,
-                Some(_) if rest.missing.len() < REST => rest.missing.push(*asked),
-                Some(_) => rest.missing_more += 1,
+            // Redelivered later it was named again, and stored only once: its retention counts from the first.
+            if group.iter().any(|r| r.flags & (OTHER_TENANT | EXPIRED) == EXPIRED) {
+                expired += 1;
+            } else if rest.missing.len() < REST {
+                rest.missing.push(*asked);
+            } else {
+                rest.missing_more += 1;
             }
         }
         at += group.len();

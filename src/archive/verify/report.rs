@@ -67,6 +67,8 @@ pub enum What {
     UndeclaredGap,
     /// A head's copy under `heads/` is gone or differs.
     HeadCopy,
+    /// There is no digest at all.
+    NoDigests,
     /// A blob that no digest names yet: younger than an hour, or than the newest digest of a chain that is open.
     Pending,
     /// A blob stored while its writer died before the digest; its event is due to come again.
@@ -77,8 +79,6 @@ pub enum What {
     Silent,
     /// A head that the anchor does not have.
     NotAnchored,
-    /// There is no digest at all.
-    NoDigests,
     /// No blob lay within what was asked for.
     NothingChecked,
     /// A gap that the writer declared.
@@ -100,7 +100,7 @@ impl What {
     pub fn weight(self) -> Weight {
         use What::*;
         match self {
-            Pending | Orphan | BeforeFirstDigest | Silent | NotAnchored | NoDigests | NothingChecked => {
+            NoDigests | Pending | Orphan | BeforeFirstDigest | Silent | NotAnchored | NothingChecked => {
                 Weight::Incomplete
             }
             DeclaredGap | EndedChain | DeclaredConflict | Expired | NoWriter | Leftover => Weight::Notice,

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import time
-from bisect import bisect_left
 
 from . import broker
 from .measure import Failed, Sample, at_rest, fresh, in_turns, run, size, spread, subject
@@ -127,8 +126,7 @@ def latency(bench):
 def lateness(bench, folder, times):
     """Seconds from the publish of each noted event to the moment when its file had its name."""
     with open(times) as rows:
-        noted = [(int(number), int(sent)) for number, sent in csv.reader(rows)]
-    numbers = [number for number, _ in noted]
+        due = {int(number): int(at) for number, at in csv.reader(rows)}
     # The last group of an id is the event's number.
     script = (
         "import duckdb, json, sys; print(json.dumps(duckdb.sql(\"SELECT filename, list(n) FROM (SELECT filename, "
@@ -138,9 +136,7 @@ def lateness(bench, folder, times):
     for name, found in json.loads(said([bench.python, "-c", script, folder])):
         # What puts a file under its name changes its inode last.
         readable = os.stat(name).st_ctime
-        for number in found:
-            at = bisect_left(numbers, number)
-            yield readable - noted[at][1] / 1e6
+        yield from (readable - due[number] / 1e6 for number in found)
 
 
 def live_config(bench, url, queue, queue_type, lake):

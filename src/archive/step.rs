@@ -9,8 +9,7 @@ use bytes::Bytes;
 
 use super::digest::{Hash, SettledChains, Tip};
 use super::sign::Algorithm;
-use super::store::COUNTED;
-use super::time::{SECOND, TIME_DIGITS, begun_at, id_of};
+use super::time::{DAY, SECOND, TIME_DIGITS, begun_at, id_of};
 use super::trust::Trust;
 use crate::clock::Micros;
 
@@ -53,6 +52,9 @@ pub struct Identity {
     /// 32 random bytes from which salts are derived. Never stored.
     pub secret: [u8; 32],
 }
+
+/// How long after its beginning a settled chain is still counted by name.
+pub(super) const COUNTED: Micros = 2 * DAY;
 
 impl Identity {
     /// `id` and `secret`, freshly drawn; where `id` sorts before `floor` (see `Chain::floor`), because this machine's clock

@@ -21,11 +21,10 @@ use object_store::{
 };
 
 use super::digest::{Envelope, Hash, Header, Kind, PAYLOAD_TYPE, Tip};
-use super::step::{Ask, Outcome, Sealed, Survey};
-use super::time::{DAY, SECOND, Time, date, day_of, id_of};
+use super::step::{Ask, COUNTED, Outcome, Sealed, Survey};
+use super::time::{SECOND, Time, date, day_of, id_of};
 use super::trust::Trust;
 use super::{chain_name, head_name, integrity_folder, under};
-use crate::clock::Micros;
 use crate::error::{Error, Result};
 
 /// A store and the path below which everything lies.
@@ -131,9 +130,6 @@ pub async fn put(place: &Place, anchor: Option<&Place>, sealed: &Sealed) -> Outc
     }
     Outcome::Stored(alarm)
 }
-
-/// How long after its beginning a settled chain is still counted by name.
-pub(super) const COUNTED: Micros = 2 * DAY;
 
 /// Looks at every other chain that is not settled: its newest digest, and whether it fell silent.
 ///

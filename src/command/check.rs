@@ -89,13 +89,9 @@ fn look(global: &Global) -> Seen {
 
 /// A signing key that cannot sign, or whose signatures would not count.
 fn signing(config: &Config) -> Option<Problem> {
-    let told = |key: &str, e: &Error| Problem {
-        hint: e.way_out().map(str::to_owned),
-        ..Problem::error(None, key, e.to_string())
-    };
     let signer = match KeyFile::read(config.archive.signing_key_file.as_ref()?) {
         Ok(signer) => signer,
-        Err(e) => return Some(told("archive.signing_key_file", &e)),
+        Err(e) => return Some(Problem::of("archive.signing_key_file", &e)),
     };
     let trust = Trust::read(config.archive.trust_file.as_ref()?);
     match trust.and_then(|trust| trust.signs_until(signer.key_id(), Clock::System.now())) {
@@ -105,7 +101,7 @@ fn signing(config: &Config) -> Option<Problem> {
             let hint = "start again before then with the key that follows it in the trust file";
             Some(Problem::warning(None, "archive.signing_key_file", what).hint(hint))
         }
-        Err(e) => Some(told("archive.trust_file", &e)),
+        Err(e) => Some(Problem::of("archive.trust_file", &e)),
     }
 }
 

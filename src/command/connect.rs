@@ -39,11 +39,7 @@ impl Answers {
 
     fn trouble(&mut self, key: &str, e: &Error) {
         self.unreachable |= e.kind() == Kind::Unreachable;
-        let problem = Problem::error(None, key, e.to_string());
-        self.problems.push(match e.way_out() {
-            Some(hint) => problem.hint(hint),
-            None => problem,
-        });
+        self.problems.push(Problem::of(key, e));
     }
 }
 

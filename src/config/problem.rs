@@ -48,6 +48,11 @@ impl Problem {
         Problem { severity: Severity::Warning, ..Problem::error(place, key, what) }
     }
 
+    /// What an error tells of a key.
+    pub fn of(key: impl Into<String>, e: &Error) -> Self {
+        Problem { hint: e.way_out().map(str::to_owned), ..Problem::error(None, key, e.to_string()) }
+    }
+
     /// Adds the way out.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

@@ -179,6 +179,7 @@ impl State {
         }
     }
 
+    /// Whether a consumer waits for what is open; notes on the way whether its third came in a rush.
     fn is_starved(&mut self, consumer: usize, now: Micros) -> bool {
         let channels = || self.channels.values().filter(|c| c.consumer == consumer && !c.ended);
         let (unspent, may) = channels()

@@ -139,8 +139,10 @@ def said(command):
 
 def rows(bench, folder, distinct="eventId"):
     """Rows and distinct ids in a folder of Parquet, as DuckDB counts them: what was measured must be the whole job."""
+    # A query that takes long would draw its progress into the answer.
     script = (
-        "import duckdb, json, sys; print(json.dumps(duckdb.sql(f\"SELECT count(*), count(DISTINCT {sys.argv[2]}) "
+        "import duckdb, json, sys; duckdb.execute('SET enable_progress_bar = false'); "
+        "print(json.dumps(duckdb.sql(f\"SELECT count(*), count(DISTINCT {sys.argv[2]}) "
         "FROM read_parquet('{sys.argv[1]}/**/*.parquet')\").fetchone()))"
     )
     return tuple(json.loads(said([bench.python, "-c", script, folder, distinct])))

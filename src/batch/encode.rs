@@ -13,7 +13,7 @@ use foldhash::fast::FixedState;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::{KeyValue, ParquetMetaData, SortingColumn};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{BloomFilterPosition, EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
 use super::arrays::ColumnBuilder;
@@ -194,6 +194,9 @@ const ROLLED: [Rolled; 10] = [
     Rolled::EndOfInput,
 ];
 
+/// Rows of a row group, the least that a reader can pass over: rows are sorted, so one tenant's stand in few of them.
+const ROW_GROUP: usize = 16_384;
+
 /// Rows that are turned into Arrow arrays at a time: so many that their bytes stay in a core's cache.
 const SLICE: usize = 2_048;
 
@@ -235,12 +238,25 @@ pub fn encode(layout: &Layout, rows: &mut Rows, footer: &Footer) -> Result<Bytes
             .collect::<std::result::Result<Vec<_>, _>>()
             .and_then(|arrays| RecordBatch::try_new(Arc::clone(&layout.schema), arrays))
             .map_err(|e| bug(e.to_string()))?;
+        // Not less at a time: a buffer that doubles while pages are copied into it would hold them three times.
+        if writer.in_progress_rows() + slice.len() >= ROW_GROUP {
+            reserve(&mut writer, rows.len());
+        }
         writer.write(&batch).map_err(|e| bug(e.to_string()))?;
     }
-    // All at once: a buffer that doubles while pages are copied into it would hold them three times.
-    let pages = writer.in_progress_size();
-    writer.inner_mut().reserve_exact(pages + FOOTER);
+    reserve(&mut writer, rows.len());
     writer.into_inner().map(Bytes::from).map_err(|e| bug(e.to_string()))
+}
+
+/// Makes room for the rows that are not written yet, as many as `rows` in all, should they be as large as those that are.
+fn reserve(writer: &mut ArrowWriter<Vec<u8>>, rows: usize) {
+    let written =
+        writer.flushed_row_groups().iter().map(|g| g.num_rows().unsigned_abs() as usize).sum::<usize>();
+    let encoded = written + writer.in_progress_rows();
+    let bytes = (writer.bytes_written() + writer.in_progress_size()) as f64;
+    let whole = (bytes * rows as f64 / encoded.max(1) as f64) as usize + FOOTER;
+    let there = writer.inner().len();
+    writer.inner_mut().reserve_exact(whole.saturating_sub(there));
 }
 
 /// Texts that differ shrink better, and quicker, when their lengths do not stand between them.
@@ -287,6 +303,8 @@ fn properties(layout: &Layout, footer: &Footer, rows: &Rows) -> WriterProperties
     let mut properties = WriterProperties::builder()
         .set_created_by(concat!("lakehead ", env!("CARGO_PKG_VERSION")).into())
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_max_row_group_row_count(Some(ROW_GROUP))
+        .set_bloom_filter_position(BloomFilterPosition::End)
         .set_key_value_metadata(Some(footer.key_values()))
         .set_sorting_columns(Some(sorting).filter(|s| !s.is_empty()));
     for (i, column) in &stored {
@@ -309,7 +327,7 @@ fn properties(layout: &Layout, footer: &Footer, rows: &Rows) -> WriterProperties
                 properties = properties
                     .set_column_bloom_filter_enabled(path.clone(), true)
                     .set_column_bloom_filter_fpp(path.clone(), 0.04)
-                    .set_column_bloom_filter_max_ndv(path.clone(), rows.len() as u64)
+                    .set_column_bloom_filter_max_ndv(path.clone(), rows.len().min(ROW_GROUP) as u64)
                     .set_column_dictionary_enabled(path.clone(), false)
                     .set_column_encoding(path, LENGTHS_APART);
             }

@@ -14,8 +14,8 @@ use crate::clock::fresh_id;
 use crate::config::{Consumer, Problem};
 use crate::error::{Error, Kind, Result};
 use crate::layout::{Format, Layout};
-use crate::pipeline::look::read_tail;
 use crate::source::amqp::{self, Address, DeliveryLimit, Depth, Management};
+use crate::store::tail::read_tail;
 use crate::store::{self, Lock, Put, Store};
 
 /// A delivery limit below this is warned of: as often may the processes that share a queue die over one message.

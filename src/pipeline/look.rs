@@ -4,7 +4,6 @@
 //! every other writer is fenced, and only then is it looked who has the rows. Whoever was quicker than our fence is found at the fence's name, and read.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -14,9 +13,6 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::bloom_filter::Sbbf;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{
-    PageIndexPolicy, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy,
-};
 
 use super::Rule;
 use super::land::{Landing, Shore};
@@ -28,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::layout::columns::ColumnType;
 use crate::layout::row::{Identity, IdentityHash, IdentityKey, RowReader};
+use crate::store::tail::{Tail, read_metadata, read_tail};
 use crate::store::{Put, Store};
 
 /// What is known of a file; it never changes.
@@ -311,77 +308,6 @@ pub async fn read_footer(store: &Store, path: &Path) -> Result<Option<Footer>> {
     }))
 }
 
-/// A file's metadata, and its last bytes, which often hold more than that.
-#[derive(Debug)]
-pub struct Tail {
-    /// What the footer says.
-    pub metadata: ParquetMetaData,
-    /// The file's size in bytes.
-    pub size: u64,
-    tail: Bytes,
-    from: u64,
-}
-
-/// Bytes that are read of a file's end at first.
-const TAIL: u64 = 64 << 10;
-
-/// Reads a file's metadata; `None` if there is no such file.
-///
-/// # Errors
-/// The store's, or a file that is no Parquet.
-pub async fn read_metadata(store: &Store, path: &Path) -> Result<Option<Tail>> {
-    let Some(meta) = store.head(path).await? else { return Ok(None) };
-    read_tail(store, path, meta.size).await.map(Some)
-}
-
-/// Nobody here asks for the ranges of columns, which are most of a footer.
-fn unread_statistics() -> ParquetMetaDataOptions {
-    ParquetMetaDataOptions::new()
-        .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
-        .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
-        .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll)
-}
-
-/// Reads the metadata of a file of known size.
-///
-/// # Errors
-/// The store's, or a file that is no Parquet.
-pub async fn read_tail(store: &Store, path: &Path, size: u64) -> Result<Tail> {
-    let broken = |e: ParquetError| {
-        Error::unreachable(format!("{path}: not a Parquet file"))
-            .source(e)
-            .hint("something else than lakehead wrote here, or the store returned damaged bytes")
-    };
-    let mut want = TAIL.min(size);
-    loop {
-        let from = size - want;
-        let tail = store.get_range(path, from..size).await?;
-        let mut reader = ParquetMetaDataReader::new()
-            .with_page_index_policy(PageIndexPolicy::Skip)
-            .with_metadata_options(Some(unread_statistics()));
-        match reader.try_parse_sized(&tail, size) {
-            Ok(()) => {
-                let metadata = reader.finish().map_err(broken)?;
-                return Ok(Tail { metadata, size, tail, from });
-            }
-            Err(ParquetError::NeedMoreData(more)) if (more as u64) > want && want < size => {
-                want = (more as u64).min(size);
-            }
-            Err(e) => return Err(broken(e)),
-        }
-    }
-}
-
-impl Tail {
-    async fn range(&self, store: &Store, path: &Path, range: Range<u64>) -> Result<Bytes> {
-        if range.start >= self.from {
-            let at = (range.start - self.from) as usize;
-            return Ok(self.tail.slice(at..at + (range.end - range.start) as usize));
-        }
-        store.get_range(path, range).await
-    }
-}
-
 /// True if the file at `path` holds no row of the landing for certain, by what its end says.
 async fn rule_out(shore: &Shore, landing: &Landing, layout: &Layout, file: &Listed) -> Result<bool> {
     let path = &file.0;
@@ -466,7 +392,7 @@ async fn read_filters(
     if !layout.column("eventId").is_some_and(|c| layout.identity.contains(&c)) {
         return Ok(None);
     }
-    let (mut filters, mut read) = (Vec::new(), 0);
+    let mut places = Vec::new();
     for group in tail.metadata.row_groups() {
         let chunk = group.columns().iter().find(|c| c.column_path().string() == "eventId");
         let place = chunk.and_then(|c| c.bloom_filter_offset().zip(c.bloom_filter_length()));
@@ -474,7 +400,10 @@ async fn read_filters(
         else {
             return Ok(None);
         };
-        let bytes = tail.range(&shore.store, path, from..from + length).await?;
+        places.push(from..from + length);
+    }
+    let (mut filters, mut read) = (Vec::new(), 0);
+    for bytes in tail.ranges(&shore.store, path, &places).await? {
         let Ok(filter) = Sbbf::from_bytes(&bytes) else { return Ok(None) };
         filters.push(filter);
         read += bytes.len();

@@ -5,6 +5,7 @@
 //! at all; an answer that was lost may still have had its effect.
 
 mod open;
+pub mod tail;
 mod versions;
 
 use std::error::Error as StdError;
@@ -47,6 +48,7 @@ pub struct Store {
     deadline: Duration,
     refusal: Arc<Mutex<Option<Refusal>>>,
     versions: Option<Arc<Versions>>,
+    folder: Option<Arc<std::path::Path>>,
 }
 
 /// Puts that fail, and none that succeeds between them.
@@ -63,7 +65,15 @@ pub struct Refusal {
 impl Store {
     /// A store from its parts; `shown` names it in messages, without secrets.
     pub fn new(inner: Arc<dyn ObjectStore>, root: Path, shown: &str, deadline: Duration) -> Self {
-        Store { inner, root, shown: shown.into(), deadline, refusal: Arc::default(), versions: None }
+        Store {
+            inner,
+            root,
+            shown: shown.into(),
+            deadline,
+            refusal: Arc::default(),
+            versions: None,
+            folder: None,
+        }
     }
 
     /// The same store, which can be asked about versions.
@@ -74,6 +84,16 @@ impl Store {
     /// Whom to ask about versions, where the store is of a kind that may keep some.
     pub fn versions(&self) -> Option<&Versions> {
         self.versions.as_deref()
+    }
+
+    /// The same store, which is a folder of this machine.
+    pub fn in_folder(self, folder: Option<&str>) -> Self {
+        Store { folder: folder.map(|f| std::path::Path::new(f).into()), ..self }
+    }
+
+    /// The folder of this machine that it is, if it is one: many small files are read there without a task for each.
+    pub fn folder(&self) -> Option<&std::path::Path> {
+        self.folder.as_deref()
     }
 
     /// A store in memory, for tests.

@@ -60,9 +60,12 @@ pub struct Location {
 pub fn open(location: &Location, deadline: Duration) -> Result<Store> {
     let url = location.url.as_str();
     let (scheme, rest) = url.split_once("://").unwrap_or(("path", url));
-    let mut versions = None;
+    let (mut versions, mut folder) = (None, None);
     let (inner, root): (Arc<dyn ObjectStore>, Path) = match scheme {
-        "path" | "file" => (local(rest)?, Path::default()),
+        "path" | "file" => {
+            folder = Some(rest);
+            (local(rest)?, Path::default())
+        }
         "memory" => (Arc::new(object_store::memory::InMemory::new()), prefix(rest)?),
         "s3" | "s3a" => {
             let (bucket, folder) = rest.split_once('/').unwrap_or((rest, ""));
@@ -80,7 +83,7 @@ pub fn open(location: &Location, deadline: Duration) -> Result<Store> {
                 .hint("one of az://container/prefix, s3://bucket/prefix, file:///path, or a path"));
         }
     };
-    Ok(Store::new(inner, root, url, deadline).with_versions(versions))
+    Ok(Store::new(inner, root, url, deadline).with_versions(versions).in_folder(folder))
 }
 
 fn prefix(folder: &str) -> Result<Path> {

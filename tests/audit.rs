@@ -142,23 +142,36 @@ fn what_is_not_proved_is_exit_4() {
     home.run(&["audit", "verify", "--trust", "keys/trust.json"])
         .exits(4)
         .prints(&["INCOMPLETE", "no_digests"]);
-    // Then with one: what was there before is not proved, and never will be.
+    // Then with one: what the auditor knows to be from before is not proved, and never will be. Its age proves nothing.
     configure(&home, "", "");
     archive(&home, 10..13);
     for n in 0..3 {
         let old = SystemTime::now() - Duration::from_secs(9_000);
         fs::File::options().append(true).open(blob(&home, n)).expect("open").set_modified(old).expect("set");
     }
-    let report = verify(&home, &[], 4);
+    let report = verify(&home, &[], 1);
+    assert_eq!((count(&report, "unlisted"), count(&report, "before_first_digest")), (3, 0), "{report:#}");
+    assert!(report["findings"][0]["detail"].to_string().contains("--unsigned-before"), "{report:#}");
+    let before = |day: &str, code| verify(&home, &["--unsigned-before", day], code);
+    let report = before("2999-01-01", 4);
     assert_eq!((count(&report, "before_first_digest"), &report["blobs"]), (3, &3.into()), "{report:#}");
-    // Added later it is an accusation.
+    assert_eq!(report["unsignedBefore"], "2999-01-01");
+    home.run(&["audit", "verify", "--unsigned-before", "2999-01-01"])
+        .exits(4)
+        .prints(&["unsigned    before 2999-01-01"]);
+    assert_eq!(
+        count(&before("2024-03-01", 1), "unlisted"),
+        3,
+        "the day is that of the store, not the event's"
+    );
+    // Added later it is an accusation, whatever the auditor says.
     let later = SystemTime::now() - Duration::from_secs(5_000);
     for file in files(&home.path("lake/ml_audit/_integrity")) {
         let earlier = SystemTime::now() - Duration::from_secs(20_000);
         fs::File::options().append(true).open(file).expect("open").set_modified(earlier).expect("set");
     }
     fs::File::options().append(true).open(blob(&home, 0)).expect("open").set_modified(later).expect("set");
-    assert_eq!(count(&verify(&home, &[], 1), "unlisted"), 3);
+    assert_eq!(count(&before("2999-01-01", 1), "unlisted"), 3);
     // A day of which nothing is there.
     let home = signing(Home::new(), "", "");
     archive(&home, 0..3);

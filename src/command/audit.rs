@@ -120,6 +120,7 @@ async fn check(setup: &Setup, args: &AuditVerify) -> Result<ExitCode> {
     options.to = args.to.map(day);
     options.tenant.clone_from(&args.tenant);
     options.expect_head.clone_from(&args.expect_head);
+    options.unsigned_before = args.unsigned_before.map(day);
     options.anchor = anchor(setup, args.anchor.as_deref())?.as_ref().map(place);
     options.local = local_folder(archive_location(setup));
     options.concurrency = setup.config.archive.concurrency;

@@ -1,7 +1,7 @@
 //! What is left over: blobs that are missing, and blobs that no digest names.
 //!
 //! Owns telling a move from a loss, and a crash from an intrusion. The invariant: the store's times may excuse a blob, but
-//! never to "verified".
+//! never to "verified", and that it is older than all digests only where the auditor says so.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use super::super::chain_name;
 use super::super::digest::{Envelope, Hash, parse_line};
 use super::super::store::Place;
-use super::super::time::{SECOND, Time};
+use super::super::time::{Day, SECOND, Time, day_of};
 use super::blobs::{Rest, Unlisted, read};
 use super::chains::Walk;
 use super::index::{PathKey, Record, path_key};
@@ -103,6 +103,8 @@ pub(super) struct Accuser {
     now: Micros,
     /// When the archive's first digest was stored.
     began: Option<Micros>,
+    /// Before this day it was written without a key, as whoever verifies says.
+    unsigned_before: Option<Day>,
     unfinished: Vec<Unfinished>,
 }
 
@@ -124,7 +126,8 @@ impl Accuser {
             })
         });
         let began = walk.chains.iter().map(|c| c.stored.0).min();
-        Accuser { now: options.now, began, unfinished: unfinished.collect() }
+        let unsigned_before = options.unsigned_before;
+        Accuser { now: options.now, began, unsigned_before, unfinished: unfinished.collect() }
     }
 
     /// Notes what it is.
@@ -138,8 +141,17 @@ impl Accuser {
             return f.add(What::Pending, u.path, format!("stored {stored}, named by no digest yet"));
         }
         if self.began.is_none_or(|began| u.modified < began) {
-            let detail = format!("stored {stored}, before the archive's first digest; nothing proves it");
-            return f.add(What::BeforeFirstDigest, u.path, detail);
+            // Whoever may write to the store may set its times back too: that it is old is the auditor's to say.
+            let early = "before the archive's first digest";
+            if self.unsigned_before.is_some_and(|day| day_of(u.modified) < day) {
+                let detail = format!("stored {stored}, {early}; nothing proves it");
+                return f.add(What::BeforeFirstDigest, u.path, detail);
+            }
+            let detail = format!(
+                "stored {stored}, {early}, named by none; for an archive that began without a key there is \
+                 --unsigned-before"
+            );
+            return f.add(What::Unlisted, u.path, detail);
         }
         match self.unfinished.iter().find(|c| c.span.contains(&u.modified)) {
             Some(Unfinished { id, open: true, .. }) => {

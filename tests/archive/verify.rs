@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lakehead::archive::time::{DAY, HOUR, SECOND, day_of};
+use lakehead::archive::time::{DAY, HOUR, SECOND, day_folder, day_of};
 use lakehead::archive::verify::{Verdict, What};
 use lakehead::archive::{Place, Signer, Trust};
 use object_store::ObjectStoreExt as _;
@@ -185,6 +185,42 @@ async fn unlisted_blobs_are_pending_first_and_accused_later() {
     options.now = real_now() + 30 * 60 * SECOND;
     let report = check(&place, &options).await;
     assert_eq!((report.verdict, report.counts[&What::Pending]), (Verdict::Incomplete, 1));
+}
+
+#[tokio::test]
+async fn one_id_with_two_contents_is_found_wherever_they_lie() {
+    let (place, signer) = (in_memory(), ed25519(1));
+    let start = real_now() - DAY;
+    let mut writer = Writer::new(&place, &signer, 1, start).with_base(start);
+    writer.settle().await;
+    let id = format!("event-{}", "x".repeat(170));
+    let mut add = async |day: i64, routing_key: &str, tenant: &str, n: u32| {
+        let (path, bytes, entry) = event_of(&id, start - day * DAY, routing_key, tenant, n);
+        writer.blob(path, bytes, entry, 0).await;
+        writer.pass(10 * SECOND).await;
+        check(&place, &options(&signer)).await
+    };
+    add(0, "a", "acme", 1).await;
+    // Another tenant's is another event, the same content is no other, and a conflict is declared.
+    for (routing_key, tenant, n) in [("c", "umbra", 3), ("b", "acme", 1), ("a", "acme", 2)] {
+        let report = add(0, routing_key, tenant, n).await;
+        assert_eq!(report.counts.get(&What::TwoContents), None, "{}", report.to_text());
+    }
+    for (found, (day, routing_key)) in
+        [(2, "a"), (0, "a.routing.key.so.long.that.the.id.is.hashed")].iter().enumerate()
+    {
+        let report = add(*day, routing_key, "acme", 7 + found as u32).await;
+        assert_eq!(
+            (report.verdict, report.counts[&What::TwoContents]),
+            (Verdict::Tampered, found as u64 + 1)
+        );
+    }
+    writer.farewell().await;
+    let report = check(&place, &options(&signer)).await;
+    let two: Vec<_> = report.findings.iter().filter(|f| f.what == What::TwoContents).collect();
+    let days = [start, start - 2 * DAY].map(|at| day_folder(day_of(at)));
+    let both = two.iter().any(|f| days.iter().all(|d| f.subject.contains(d) || f.detail.contains(d)));
+    assert!(both, "{}", report.to_text());
 }
 
 #[tokio::test]

@@ -91,7 +91,7 @@ pub struct Options {
     pub local: Option<PathBuf>,
     /// Objects read at a time from a store that is not local.
     pub concurrency: usize,
-    /// Where an index too large for memory goes; created and removed.
+    /// Where indices too large for memory go: folders whose names begin so, created and removed.
     pub spill_dir: PathBuf,
     /// Counters to watch.
     pub progress: Arc<Progress>,

@@ -210,7 +210,7 @@ impl Attestor {
 
 /// Looks at the other chains; no answer is no survey.
 async fn survey(proof: &Proof, ask: &Ask) -> Option<Survey> {
-    match store::survey(&proof.place, &proof.settings.prefix, ask).await {
+    match store::survey(&proof.place, proof.anchor.as_ref(), &proof.settings.prefix, ask).await {
         Ok(survey) => Some(survey),
         Err(e) => {
             tracing::warn!(error = %e, "cannot look at the other chains; trying again later");

@@ -189,7 +189,9 @@ impl Writer {
                     self.alarms.extend(settled.alarm);
                 }
                 Step::Survey(ask) => {
-                    let mut found: Survey = survey(&self.place, PREFIX, &ask).await.unwrap();
+                    let anchor = self.anchor.as_ref();
+                    let mut found: Survey = survey(&self.place, anchor, PREFIX, &ask).await.unwrap();
+                    self.alarms.extend_from_slice(&found.alarms);
                     found.silent.append(&mut self.silent);
                     if self.frozen {
                         found.rest.from = id_of(self.now - 2 * DAY);

@@ -5,11 +5,12 @@ mod evidence;
 mod support;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, SystemTime};
 
 use evidence::{blobs, configure, count, digests, files, kinds, named, signing, verify};
 use serde_json::Value;
-use support::{Home, events};
+use support::{Home, events, run};
 
 /// Archives risk events `range` and nothing else.
 fn archive(home: &Home, range: std::ops::Range<u64>) {
@@ -380,6 +381,18 @@ fn an_export_is_written_and_what_does_not_hold_is_exit_1() {
         .prints(&["6 blobs of tenant t-1"]);
     assert_eq!(files(&home.path("mine/blobs")).len(), 6);
     home.run(&["audit", "export", "--tenant", "t-1", "--out", "mine"]).exits(2).says(&["not empty"]);
+    // Who asked: as the session says, else the number of whoever owns what is written here.
+    let owner = fs::metadata(home.path("mine/custody.json")).expect("written").uid();
+    let number = format!("uid {owner}@");
+    let asked = [("ann", "", "ann@"), ("", "bob", "bob@"), ("", "", number.as_str())];
+    for (n, (user, name, by)) in asked.into_iter().enumerate() {
+        let out = format!("mine-{n}");
+        let mut command = home.command(&["audit", "export", "--tenant", "t-1", "--out", &out]);
+        command.env("USER", user).env("LOGNAME", name);
+        run(command, b"").ok();
+        let custody = fs::read_to_string(home.path(&out).join("custody.json")).expect("written");
+        assert!(custody.contains(&format!("\"exportedBy\": \"{by}")), "{by}: {custody}");
+    }
     home.run(&["audit", "export", "--tenant", "nobody", "--out", "nothing"])
         .exits(4)
         .says(&["no digest names an event of this tenant"]);

@@ -5,11 +5,12 @@ mod evidence;
 mod support;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, SystemTime};
 
 use evidence::{blobs, configure, count, digests, files, kinds, named, signing, verify};
 use serde_json::Value;
-use support::{Home, events};
+use support::{Home, events, run};
 
 /// Archives risk events `range` and nothing else.
 fn archive(home: &Home, range: std::ops::Range<u64>) {
@@ -142,23 +143,36 @@ fn what_is_not_proved_is_exit_4() {
     home.run(&["audit", "verify", "--trust", "keys/trust.json"])
         .exits(4)
         .prints(&["INCOMPLETE", "no_digests"]);
-    // Then with one: what was there before is not proved, and never will be.
+    // Then with one: what the auditor knows to be from before is not proved, and never will be. Its age proves nothing.
     configure(&home, "", "");
     archive(&home, 10..13);
     for n in 0..3 {
         let old = SystemTime::now() - Duration::from_secs(9_000);
         fs::File::options().append(true).open(blob(&home, n)).expect("open").set_modified(old).expect("set");
     }
-    let report = verify(&home, &[], 4);
+    let report = verify(&home, &[], 1);
+    assert_eq!((count(&report, "unlisted"), count(&report, "before_first_digest")), (3, 0), "{report:#}");
+    assert!(report["findings"][0]["detail"].to_string().contains("--unsigned-before"), "{report:#}");
+    let before = |day: &str, code| verify(&home, &["--unsigned-before", day], code);
+    let report = before("2999-01-01", 4);
     assert_eq!((count(&report, "before_first_digest"), &report["blobs"]), (3, &3.into()), "{report:#}");
-    // Added later it is an accusation.
+    assert_eq!(report["unsignedBefore"], "2999-01-01");
+    home.run(&["audit", "verify", "--unsigned-before", "2999-01-01"])
+        .exits(4)
+        .prints(&["unsigned    before 2999-01-01"]);
+    assert_eq!(
+        count(&before("2024-03-01", 1), "unlisted"),
+        3,
+        "the day is that of the store, not the event's"
+    );
+    // Added later it is an accusation, whatever the auditor says.
     let later = SystemTime::now() - Duration::from_secs(5_000);
     for file in files(&home.path("lake/ml_audit/_integrity")) {
         let earlier = SystemTime::now() - Duration::from_secs(20_000);
         fs::File::options().append(true).open(file).expect("open").set_modified(earlier).expect("set");
     }
     fs::File::options().append(true).open(blob(&home, 0)).expect("open").set_modified(later).expect("set");
-    assert_eq!(count(&verify(&home, &[], 1), "unlisted"), 3);
+    assert_eq!(count(&before("2999-01-01", 1), "unlisted"), 3);
     // A day of which nothing is there.
     let home = signing(Home::new(), "", "");
     archive(&home, 0..3);
@@ -367,6 +381,18 @@ fn an_export_is_written_and_what_does_not_hold_is_exit_1() {
         .prints(&["6 blobs of tenant t-1"]);
     assert_eq!(files(&home.path("mine/blobs")).len(), 6);
     home.run(&["audit", "export", "--tenant", "t-1", "--out", "mine"]).exits(2).says(&["not empty"]);
+    // Who asked: as the session says, else the number of whoever owns what is written here.
+    let owner = fs::metadata(home.path("mine/custody.json")).expect("written").uid();
+    let number = format!("uid {owner}@");
+    let asked = [("ann", "", "ann@"), ("", "bob", "bob@"), ("", "", number.as_str())];
+    for (n, (user, name, by)) in asked.into_iter().enumerate() {
+        let out = format!("mine-{n}");
+        let mut command = home.command(&["audit", "export", "--tenant", "t-1", "--out", &out]);
+        command.env("USER", user).env("LOGNAME", name);
+        run(command, b"").ok();
+        let custody = fs::read_to_string(home.path(&out).join("custody.json")).expect("written");
+        assert!(custody.contains(&format!("\"exportedBy\": \"{by}")), "{by}: {custody}");
+    }
     home.run(&["audit", "export", "--tenant", "nobody", "--out", "nothing"])
         .exits(4)
         .says(&["no digest names an event of this tenant"]);

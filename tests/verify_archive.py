@@ -18,6 +18,7 @@ import json
 import pathlib
 import re
 import sys
+import urllib.parse
 
 try:
     from cryptography.exceptions import InvalidSignature
@@ -163,6 +164,13 @@ def encode(text, dash):
     return "".join(chr(b) if b in keep else f"%{b:02X}" for b in text.encode("utf-8"))
 
 
+def hashed_id(path):
+    """The hash of the id in a path: long ids are hashed there already."""
+    named = path.rpartition("/")[2][: -len(".json")].partition("-")[2]
+    hashed = re.fullmatch("sha256-([0-9a-f]{64})", named)
+    return hashed[1] if hashed else sha(urllib.parse.unquote_to_bytes(named)).hex()
+
+
 def check_blob(path, data, entry):
     """A blob's content against its path."""
     try:
@@ -201,6 +209,7 @@ class Archive:
         self.digests = {}  # (chain, seq) -> (sha256, header)
         self.last = {}  # chain -> header
         self.entries = {}  # path -> entry
+        self.events = {}  # (tenant, hash of the id) -> entry
 
     def run(self, pin):
         integrity = self.base / "_integrity" / "v1"
@@ -266,6 +275,10 @@ class Archive:
         known = self.entries.setdefault(path, entry)
         if known["sha256"] != entry["sha256"]:
             found("two contents", path)
+        elif not entry.get("conflictOf"):
+            event = self.events.setdefault((entry["tenant"], hashed_id(path)), entry)
+            if event["sha256"] != entry["sha256"]:
+                found("two contents", f"{path} and {event['path']}")
 
     def heads(self, integrity, seen):
         for (chain_id, seq), (digest, header) in self.digests.items():

@@ -1,9 +1,11 @@
 //! Names and contents of audit blobs.
 //!
 //! Owns the two pure functions from an event to its object: [`blob_path`] and [`render_blob`], and their reverse for
-//! verification, [`inspect`]. Does not own where the fields come from (decoding) nor the put. The invariant: both
+//! verification, [`inspect`] and [`event_key`]. Does not own where the fields come from (decoding) nor the put. The invariant: both
 //! are functions of the message alone, so a redelivery gives the same name and the same bytes; [`RENDERING`] counts the
 //! versions of that function, and version 1 is frozen by golden vectors.
+
+use percent_encoding::percent_decode_str;
 
 use super::digest::Hash;
 use super::time::{Time, day_folder, day_of, parse_day_folder, parse_rfc3339};
@@ -147,6 +149,22 @@ pub fn split(path: &str) -> Option<(&str, &str)> {
     let (folder, name) = path.rsplit_once('/')?;
     parse_day_folder(folder)?;
     Some((folder, name))
+}
+
+/// The key of the event that an entry names, by its tenant and the id in its path; other days and routing keys do not
+/// matter. `None` if the path is not shaped like a blob's.
+///
+/// A long id is hashed in the path, and under a shorter routing key the same one is not, so it is hashed here.
+pub fn event_key(path: &str, tenant: Option<&str>) -> Option<Hash> {
+    let (_, named) = split(path)?.1.strip_suffix(".json")?.split_once('-')?;
+    let hashed = named.strip_prefix("sha256-").and_then(|hex| hex.parse().ok());
+    let id: Hash = hashed.unwrap_or_else(|| Hash::of(&percent_decode_str(named).collect::<Vec<u8>>()));
+    let mut key = id.0.to_vec();
+    if let Some(tenant) = tenant {
+        key.push(b'/');
+        key.extend_from_slice(tenant.as_bytes());
+    }
+    Some(Hash::of(&key))
 }
 
 /// Whether a file name is one of this id: `Some(true)` as a conflict, `Some(false)` as itself.

@@ -81,3 +81,20 @@ fn content_is_held_against_its_path() {
     assert!(said("stray.json", &body).contradiction.is_some());
     assert!(said(&path, b"{").contradiction.is_some());
 }
+
+#[test]
+fn an_event_is_known_by_tenant_and_id_however_it_is_spelled() {
+    let key = |at: Micros, rk: &str, id: &str| event_key(&blob_path("", at, rk, id), Some("t-1")).unwrap();
+    for id in
+        ["e-1", "../x y", "é", &"i".repeat(180), &"i".repeat(300), &format!("sha256-{}", Hash::of(b"x"))]
+    {
+        let one = key(AT, "a", id);
+        assert_eq!(one, key(AT + 3 * crate::archive::time::DAY, "b-c", id));
+        assert_eq!(one, key(AT, &"long.".repeat(20), id), "{id}");
+        assert_ne!(one, key(AT, "a", "e-2"));
+        let other = |tenant| event_key(&blob_path("", AT, "a", id), tenant);
+        assert!(other(None) != Some(one) && other(Some("t-2")) != Some(one));
+    }
+    assert_eq!(event_key("stray.json", None), None);
+    assert_eq!(event_key("year=2026/month=03/day=01/x.json", None), None);
+}

@@ -9,7 +9,7 @@
 //! blob stored (store::create)          -> chain.add(entry, receipt, now)
 //! poll -> Step::Put(sealed)            -> spawn store::put(place, anchor, &sealed); its Outcome -> chain.put_done
 //!                                         -> settle the tokens that come back, log the alarm
-//! poll -> Step::Survey(ask)            -> spawn store::survey(place, prefix, &ask); its result -> chain.surveyed
+//! poll -> Step::Survey(ask)            -> spawn store::survey(place, anchor, prefix, &ask); its result -> chain.surveyed
 //! poll -> Step::Wait(until)            -> poll again then, or after the next call of the chain
 //! poll -> Step::Forked                 -> log loudly; chain.restart(fresh identity, now)
 //! stopping                             -> chain.farewell(), and on until Step::Finished

@@ -40,7 +40,7 @@ pub struct Request {
     pub trust: Arc<Trust>,
     /// The time, for the custody record.
     pub now: Micros,
-    /// Who asks, for the custody record, as far as the system tells: `user@host`.
+    /// Who asks, for the custody record, as far as the system tells: `user@host`, or `uid 1000@host`.
     pub by: String,
     /// The folder; must be empty or not there.
     pub out: PathBuf,
@@ -56,7 +56,7 @@ pub struct Custody {
     pub program: &'static str,
     /// When.
     pub exported_at: Time,
-    /// By whom: `user@host`.
+    /// By whom: see [`Request::by`].
     pub exported_by: String,
     /// From where.
     pub archive: String,

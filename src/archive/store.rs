@@ -1,11 +1,12 @@
 //! The async edge of the write side: create-only puts, surveys of other writers' chains, and the anchor.
 //!
 //! Owns what a store's answers mean. Does not own when to ask (`chain`). `base` finds the head that a chain begins from,
-//! `anchor` sends heads again that the anchor lacks. The invariant: nothing here overwrites or
+//! `anchor` sends heads again that the anchor lacks, `silent` asks it about chains that fell silent. The invariant: nothing here overwrites or
 //! deletes, and "exists" is only ever a success after the bytes were read back and are the same.
 
 mod anchor;
 mod base;
+mod silent;
 
 pub use anchor::{Anchored, anchor};
 
@@ -134,10 +135,12 @@ pub async fn put(place: &Place, anchor: Option<&Place>, sealed: &Sealed) -> Outc
 /// Looks at every other chain that is not settled: its newest digest, and whether it fell silent.
 ///
 /// Numbers have no gaps, so the newest is found in a few look-ups; of chains that are settled only the names are listed.
+/// Where there is an anchor, a chain is silent only if the anchor knows of no later digest; one that does not answer makes
+/// none silent.
 ///
 /// # Errors
 /// `Unreachable` when the store does not answer.
-pub async fn survey(place: &Place, prefix: &str, ask: &Ask) -> Result<Survey> {
+pub async fn survey(place: &Place, anchor: Option<&Place>, prefix: &str, ask: &Ask) -> Result<Survey> {
     let own = stat(place, &chain_name(prefix, &ask.chain_id, ask.seq)).await?;
     let own = own
         .ok_or_else(|| Error::unreachable(format!("digest {} of chain {} is gone", ask.seq, ask.chain_id)))?;
@@ -160,15 +163,21 @@ pub async fn survey(place: &Place, prefix: &str, ask: &Ask) -> Result<Survey> {
     });
     let found = stream::iter(looks);
     let found: Vec<Option<Look>> = found.buffered(16).try_collect().await?;
+    let mut looks: Vec<Look> = found.into_iter().flatten().collect();
     let quiet = 2 * ask.heartbeat + 600 * SECOND;
     // By the store's time: a clock that is ahead must not hide the chains of the others.
     rest.advance(id_of(own.timestamp_micros() - COUNTED));
     let mut survey = Survey { chain_id: ask.chain_id.clone(), rest, ..Survey::default() };
-    for Look { tip, stored, alarm } in found.into_iter().flatten() {
+    for look in &mut looks {
+        let old = look.stored.is_some_and(|at| own.timestamp_micros() - at.timestamp_micros() > quiet);
         // Nobody declares ended what was cut off.
-        let silent = alarm.is_none()
-            && stored.is_some_and(|at| own.timestamp_micros() - at.timestamp_micros() > quiet);
-        if silent && !tip.finished {
+        look.silent = old && look.alarm.is_none() && !look.tip.finished;
+    }
+    if let Some(anchor) = anchor {
+        silent::ask_anchor(place, anchor, prefix, ask, &mut looks).await?;
+    }
+    for Look { tip, silent, alarm, .. } in looks {
+        if silent {
             survey.silent.push(tip.chain_id.clone());
         }
         survey.alarms.extend(alarm);
@@ -202,6 +211,8 @@ struct Look {
     tip: Tip,
     /// When it was stored, by the store's time; not asked for a chain that is known to be finished.
     stored: Option<DateTime<Utc>>,
+    /// Whether its writer has died, as far as can be told.
+    silent: bool,
     alarm: Option<String>,
 }
 
@@ -209,14 +220,14 @@ struct Look {
 /// so that every head goes on naming it.
 async fn newest(place: &Place, prefix: &str, chain_id: String, known: Option<Tip>) -> Result<Option<Look>> {
     if let Some(tip) = known.as_ref().filter(|t| t.finished) {
-        return Ok(Some(Look { tip: tip.clone(), stored: None, alarm: None }));
+        return Ok(Some(Look { tip: tip.clone(), stored: None, silent: false, alarm: None }));
     }
     let at = |seq: u64| chain_name(prefix, &chain_id, seq);
     let mut low = known.as_ref().map_or(0, |t| t.seq);
     if stat(place, &at(low)).await?.is_none() {
         return Ok(known.map(|tip| {
             let alarm = format!("digest {low} of chain {chain_id} was there and is gone");
-            Look { tip, stored: None, alarm: Some(alarm) }
+            Look { tip, stored: None, silent: false, alarm: Some(alarm) }
         }));
     }
     // Numbers in listings are not to be trusted, so sums are checked: past the last number nothing can be.
@@ -240,7 +251,7 @@ async fn newest(place: &Place, prefix: &str, chain_id: String, known: Option<Tip
     let sha256 = Hash::of(&bytes);
     if let Some(tip) = known.filter(|t| t.seq == low && t.sha256 != sha256) {
         let alarm = format!("digest {low} of chain {chain_id} is not the one that was there");
-        return Ok(Some(Look { tip, stored: None, alarm: Some(alarm) }));
+        return Ok(Some(Look { tip, stored: None, silent: false, alarm: Some(alarm) }));
     }
     let mut alarm = None;
     let tip = match Envelope::parse(&bytes) {
@@ -255,7 +266,7 @@ async fn newest(place: &Place, prefix: &str, chain_id: String, known: Option<Tip
             Tip { chain_id, seq: low, sha256, until, finished: false }
         }
     };
-    Ok(Some(Look { tip, stored: Some(modified), alarm }))
+    Ok(Some(Look { tip, stored: Some(modified), silent: false, alarm }))
 }
 
 /// Makes the copy of a head whose writer may have died before it could; whoever names a head has seen its copy.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::{self, Signature, pae};
 use super::sign::{Algorithm, Signer, key_id};
-use super::time::Time;
+use super::time::{DAY, Time};
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 
@@ -23,6 +23,8 @@ pub const ROTATION_TYPE: &str = "application/vnd.lakehead.rotation.v1+json";
 /// The `format` of a trust file.
 pub const FORMAT: &str = "lakehead-trust/1";
 const ROTATION_FORMAT: &str = "lakehead-rotation/1";
+/// How long before its end a signing key is warned of: time for a rotation.
+pub const SOON: Micros = 30 * DAY;
 
 /// The trust file, as stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -199,6 +201,14 @@ impl Trust {
             }
             end => Ok(end),
         }
+    }
+
+    /// [`Trust::signs_until`], if that is within [`SOON`]: what an operator must hear of.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn ends_soon(&self, key_id: &str, at: Micros) -> Result<Option<Time>> {
+        Ok(self.signs_until(key_id, at)?.filter(|end| end.0.saturating_sub(at) <= SOON))
     }
 
     /// Holds all signatures of an envelope whose content was closed at `at` against the keys.

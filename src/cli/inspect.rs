@@ -142,6 +142,9 @@ pub struct AuditVerify {
     /// A head that was noted elsewhere and must still be part of a chain
     #[arg(long, value_name = "SEQ:SHA256")]
     pub expect_head: Option<Pin>,
+    /// Blobs that the store says it had before this day (UTC) were archived without a key: they count as unproven, not as added
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub unsigned_before: Option<NaiveDate>,
     /// Store of anchored heads [default: archive.anchor_url]
     #[arg(long, value_name = "URL")]
     pub anchor: Option<String>,

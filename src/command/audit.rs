@@ -45,10 +45,20 @@ pub(super) async fn command(global: &Global, args: &Audit) -> Result<ExitCode> {
     }
 }
 
-/// Who runs this, as the session says; no proof of anything.
+/// Who runs this, as the session says, or the number that the system knows the process by; no proof of anything.
 fn user() -> String {
-    let named = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
-    named.filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".into())
+    let mut named = ["USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
+    named.find(|name| !name.is_empty()).unwrap_or_else(uid)
+}
+
+#[cfg(unix)]
+fn uid() -> String {
+    format!("uid {}", rustix::process::getuid().as_raw())
+}
+
+#[cfg(not(unix))]
+fn uid() -> String {
+    "unknown".into()
 }
 
 fn make_key(out: &Path, rotate_from: Option<&Path>, trust: Option<&Path>) -> Result<ExitCode> {
@@ -120,6 +130,7 @@ async fn check(setup: &Setup, args: &AuditVerify) -> Result<ExitCode> {
     options.to = args.to.map(day);
     options.tenant.clone_from(&args.tenant);
     options.expect_head.clone_from(&args.expect_head);
+    options.unsigned_before = args.unsigned_before.map(day);
     options.anchor = anchor(setup, args.anchor.as_deref())?.as_ref().map(place);
     options.local = local_folder(archive_location(setup));
     options.concurrency = setup.config.archive.concurrency;

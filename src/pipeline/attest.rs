@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::main_loop::Done;
 use super::shelve::Stored;
-use crate::archive::time::Time;
+use crate::archive::time::{Day, Time, day_of};
 use crate::archive::{Ask, Chain, Entry, Identity, Outcome, Place, Settings, Signer, Step, Survey, store};
 use crate::clock::{Micros, fresh_id, fresh_secret, micros};
 use crate::error::{Kind, Result};
@@ -60,6 +60,8 @@ pub struct Attestor {
     anchoring: bool,
     /// When a signer that could not sign is asked again.
     sign_at: Micros,
+    /// On which day the key was last looked at, and whether it counted.
+    key_told: Option<(Day, bool)>,
 }
 
 /// How long a signer that cannot sign is left alone.
@@ -76,7 +78,8 @@ impl Attestor {
         proof.settings.writer = writer.to_owned();
         let chain = Chain::new(proof.settings.clone(), Arc::clone(&proof.signer), identity(""), now);
         let behind = proof.anchor.is_some();
-        Attestor { proof, chain, finished: false, behind, anchoring: false, sign_at: Micros::MIN }
+        let (sign_at, key_told) = (Micros::MIN, None);
+        Attestor { proof, chain, finished: false, behind, anchoring: false, sign_at, key_told }
     }
 
     /// A blob is stored: the next digest names it.
@@ -199,8 +202,28 @@ impl Attestor {
         settled.tokens
     }
 
+    /// What is to be told of the signing key: that it ends soon, or does not count. Each once a day.
+    fn key_ends(&mut self, now: Micros) -> Option<Result<Time>> {
+        let trust = self.proof.settings.trust.as_ref()?;
+        let ends = trust.ends_soon(self.proof.signer.key_id(), now);
+        let told = Some((day_of(now), ends.is_ok()));
+        let before = std::mem::replace(&mut self.key_told, told);
+        ends.transpose().filter(|_| before != told)
+    }
+
     /// A survey has ended.
     pub fn surveyed(&mut self, survey: Option<Survey>, now: Micros) {
+        match self.key_ends(now) {
+            Some(Ok(end)) => {
+                let key = self.proof.signer.key_id();
+                tracing::warn!(key, %end, "the signing key will end: start again before then with the one that follows it");
+            }
+            Some(Err(e)) => {
+                let hint = e.way_out();
+                tracing::error!(error = %e, hint, "what this process signs does not count");
+            }
+            None => {}
+        }
         for alarm in survey.iter().flat_map(|s| &s.alarms) {
             tracing::error!(alarm, "archive");
         }
@@ -210,7 +233,7 @@ impl Attestor {
 
 /// Looks at the other chains; no answer is no survey.
 async fn survey(proof: &Proof, ask: &Ask) -> Option<Survey> {
-    match store::survey(&proof.place, &proof.settings.prefix, ask).await {
+    match store::survey(&proof.place, proof.anchor.as_ref(), &proof.settings.prefix, ask).await {
         Ok(survey) => Some(survey),
         Err(e) => {
             tracing::warn!(error = %e, "cannot look at the other chains; trying again later");
@@ -245,7 +268,8 @@ mod tests {
     use object_store::path::Path;
 
     use super::*;
-    use crate::archive::{Algorithm, KeyFile};
+    use crate::archive::time::{DAY, HOUR};
+    use crate::archive::{Algorithm, KeyFile, Trust};
     use crate::clock::Clock;
     use crate::error::Error;
 
@@ -268,6 +292,34 @@ mod tests {
         fn sign(&self, message: &[u8]) -> Result<Vec<u8>> {
             let away = self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
             if away.is_ok() { Err(Error::unreachable("the vault is away")) } else { self.0.sign(message) }
+        }
+    }
+
+    #[test]
+    fn a_key_that_ends_while_it_signs_is_told_of_once_a_day() {
+        let [old, new] = [[1; 32], [2; 32]].map(|seed| KeyFile::from_seed(&seed).expect("a key"));
+        let (begun, end) = (0, 100 * DAY + HOUR / 2);
+        let trust =
+            Trust::of(&old, begun).and_then(|t| t.rotate(&old, &new, begun, end)).expect("a trust file");
+        let mut settings = Settings::new("ml_audit", "");
+        settings.trust = Some(Arc::new(trust));
+        let proof = Proof {
+            signer: Arc::new(old),
+            place: Place::new(Arc::new(InMemory::new()), Path::default()),
+            anchor: None,
+            settings,
+            deadline: Duration::from_secs(5),
+        };
+        let mut attestor = Attestor::new(proof, "writer", begun);
+        for day in 0..110 {
+            let told = attestor.key_ends(day * DAY);
+            match day {
+                0..71 => assert!(told.is_none(), "day {day}"),
+                71..=100 => assert_eq!(told.expect("told").expect("it counts"), Time(end), "day {day}"),
+                _ => assert!(told.expect("told").is_err(), "day {day}"),
+            }
+            let again = attestor.key_ends(day * DAY + HOUR);
+            assert_eq!(again.is_some(), day == 100, "once a day, and when it has ended");
         }
     }
 

@@ -10,9 +10,11 @@ use lakehead::archive::sign::Signer;
 use lakehead::archive::store::{put, survey};
 use lakehead::archive::time::{DAY, HOUR, SECOND, day_of};
 use lakehead::archive::verify::{Report, Verdict, What};
-use object_store::ObjectStoreExt as _;
+use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
+use object_store::{ObjectStoreExt as _, RetryConfig};
+use tempfile::TempDir;
 
 use crate::support::*;
 
@@ -27,6 +29,8 @@ with_both_signers!(
     silence_is_told_by_the_stores_times,
     a_tail_cut_after_another_writer_looked_is_found_and_never_declared_a_crash,
     a_survey_raises_the_alarm_when_what_it_knew_is_gone,
+    a_tail_cut_before_another_writer_looked_is_found_by_what_the_anchor_knows,
+    a_crash_is_a_crash_also_to_the_anchor_once_it_answers,
     nobody_makes_a_writer_vouch_for_what_is_not_there,
 );
 
@@ -36,6 +40,34 @@ enum Point {
     Blob,
     Digest,
     Ack,
+}
+
+fn on_disk() -> (TempDir, Place) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LocalFileSystem::new_with_prefix(dir.path()).unwrap();
+    (dir, Place::new(Arc::new(store), Path::from("root")))
+}
+
+/// Sets the store's times of a chain back.
+fn age(dir: &TempDir, chain: &str, hours: u64) {
+    let folder = dir.path().join(format!("root/{PREFIX}/_integrity/v1/chain={chain}"));
+    for file in std::fs::read_dir(folder).unwrap() {
+        let file = std::fs::File::options().append(true).open(file.unwrap().path()).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
+    }
+}
+
+/// A store that nobody answers for.
+fn away() -> Place {
+    let never = RetryConfig { max_retries: 0, ..RetryConfig::default() };
+    let store = AmazonS3Builder::new()
+        .with_endpoint("http://127.0.0.1:1")
+        .with_allow_http(true)
+        .with_bucket_name("away")
+        .with_access_key_id("id")
+        .with_secret_access_key("key")
+        .with_retry(never);
+    Place::new(Arc::new(store.build().unwrap()), Path::from("root"))
 }
 
 #[track_caller]
@@ -204,7 +236,7 @@ async fn a_farewell_waits_for_the_first_look_around_and_declares_what_it_ended(s
     short.chain.put_done(put(&place, None, &genesis).await, short.now);
     let Step::Survey(ask) = short.chain.poll(short.now).unwrap() else { panic!("a survey is due") };
     assert!(matches!(short.chain.poll(short.now).unwrap(), Step::Wait(_)), "no farewell before it");
-    let mut found = survey(&place, PREFIX, &ask).await.unwrap();
+    let mut found = survey(&place, None, PREFIX, &ask).await.unwrap();
     found.silent.push("chain-1".into());
     short.chain.surveyed(Some(found), short.now);
     short.settle().await;
@@ -239,9 +271,7 @@ async fn a_writer_that_was_only_asleep_begins_a_new_chain(signer: Arc<dyn Signer
 }
 
 async fn silence_is_told_by_the_stores_times(signer: Arc<dyn Signer>) {
-    let dir = tempfile::tempdir().unwrap();
-    let place =
-        Place::new(Arc::new(LocalFileSystem::new_with_prefix(dir.path()).unwrap()), Path::from("root"));
+    let (dir, place) = on_disk();
     let now = real_now();
     for n in [1, 2] {
         Writer::new(&place, &signer, n, now).settle().await;
@@ -249,21 +279,14 @@ async fn silence_is_told_by_the_stores_times(signer: Arc<dyn Signer>) {
     let mut ended = Writer::new(&place, &signer, 3, now);
     ended.settle().await;
     ended.farewell().await;
-    let age = |chain: &str, hours: u64| {
-        let folder = dir.path().join(format!("root/{PREFIX}/_integrity/v1/chain={chain}"));
-        for file in std::fs::read_dir(folder).unwrap() {
-            let file = std::fs::File::options().append(true).open(file.unwrap().path()).unwrap();
-            file.set_modified(SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
-        }
-    };
-    age("chain-1", 3);
-    age("chain-2", 2);
-    age("chain-3", 9);
+    age(&dir, "chain-1", 3);
+    age(&dir, "chain-2", 2);
+    age(&dir, "chain-3", 9);
     let mut me = Writer::new(&place, &signer, 4, now);
     let Step::Put(genesis) = me.chain.poll(now).unwrap() else { panic!("a genesis is due") };
     me.chain.put_done(put(&place, None, &genesis).await, now);
     let Step::Survey(ask) = me.chain.poll(now).unwrap() else { panic!("a survey is due") };
-    let found = survey(&place, PREFIX, &ask).await.unwrap();
+    let found = survey(&place, None, PREFIX, &ask).await.unwrap();
     assert_eq!(found.silent, ["chain-1"]);
     let tips: Vec<_> = found.tips.iter().map(|t| (t.chain_id.as_str(), t.seq, t.finished)).collect();
     assert_eq!(tips, [("chain-1", 1, false), ("chain-2", 1, false), ("chain-3", 2, true)]);
@@ -306,9 +329,71 @@ async fn a_survey_raises_the_alarm_when_what_it_knew_is_gone(signer: Arc<dyn Sig
         place.path(&format!("{PREFIX}/_integrity/v1/chain=chain-2/00000000000000000001.dsse.json")).unwrap();
     place.store.delete(&head).await.unwrap();
     let Step::Survey(ask) = me.chain.poll(now + HOUR).unwrap() else { panic!("a survey is due") };
-    let found = survey(&place, PREFIX, &ask).await.unwrap();
+    let found = survey(&place, None, PREFIX, &ask).await.unwrap();
     assert!(found.alarms[0].contains("digest 1 of chain chain-2"), "{:?}", found.alarms);
     assert!(found.silent.is_empty() && found.tips.iter().any(|t| t.chain_id == "chain-2" && t.seq == 1));
+}
+
+async fn a_tail_cut_before_another_writer_looked_is_found_by_what_the_anchor_knows(signer: Arc<dyn Signer>) {
+    for (anchor, verdict) in [(Some(in_memory()), Verdict::Tampered), (None, Verdict::Verified)] {
+        let (dir, place) = on_disk();
+        let start = real_now() - 4 * HOUR;
+        let mut cut = Writer::new(&place, &signer, 1, start);
+        cut.anchor.clone_from(&anchor);
+        cut.settle().await;
+        cut.event(3).await;
+        cut.pass(10 * SECOND).await;
+        let kept: Vec<String> = dump(&place).await.into_keys().collect();
+        cut.event(6).await;
+        cut.farewell().await;
+        for key in dump(&place).await.into_keys().filter(|k| !kept.contains(k)) {
+            place.store.delete(&Path::from(key)).await.unwrap();
+        }
+        age(&dir, "chain-1", 3);
+        let mut next = Writer::new(&place, &signer, 2, real_now());
+        next.anchor.clone_from(&anchor);
+        next.settle().await;
+        let alarmed = next
+            .alarms
+            .iter()
+            .any(|a| a == "digest 3 of chain chain-1 is known to the anchor and is gone from the archive");
+        assert_eq!(alarmed, anchor.is_some(), "{:?}", next.alarms);
+        next.farewell().await;
+        // Whoever verifies has neither anchor nor pin.
+        let report = check(&place, &options(&signer)).await;
+        assert_eq!(report.verdict, verdict, "{}", report.to_text());
+        assert_eq!(report.counts.contains_key(&What::Truncated), anchor.is_some(), "{}", report.to_text());
+        assert_eq!(report.counts.contains_key(&What::EndedChain), anchor.is_none(), "{}", report.to_text());
+    }
+}
+
+async fn a_crash_is_a_crash_also_to_the_anchor_once_it_answers(signer: Arc<dyn Signer>) {
+    let (dir, place) = on_disk();
+    let (anchor, start) = (in_memory(), real_now() - 4 * HOUR);
+    let mut killed = Writer::new(&place, &signer, 1, start);
+    killed.anchor = Some(anchor.clone());
+    killed.settle().await;
+    killed.event(3).await;
+    killed.pass(10 * SECOND).await;
+    age(&dir, "chain-1", 3);
+    let mut next = Writer::new(&place, &signer, 2, real_now() - HOUR);
+    next.anchor = Some(away());
+    next.settle().await;
+    let mut now = options(&signer);
+    now.now = real_now();
+    let report = check(&place, &now).await;
+    assert_eq!(report.counts.get(&What::EndedChain), None, "{}", report.to_text());
+    assert_eq!(report.counts[&What::Silent], 1, "{}", report.to_text());
+    next.anchor = Some(anchor);
+    next.pass(HOUR).await;
+    next.farewell().await;
+    let report = check(&place, &options(&signer)).await;
+    assert_eq!(
+        (report.verdict, report.counts[&What::EndedChain]),
+        (Verdict::Verified, 1),
+        "{}",
+        report.to_text()
+    );
 }
 
 async fn nobody_makes_a_writer_vouch_for_what_is_not_there(signer: Arc<dyn Signer>) {

@@ -85,7 +85,7 @@ async fn each_short_run_adds_as_much_as_the_one_before(signer: Arc<dyn Signer>) 
     assert_eq!(farewell.settled.as_ref().unwrap().count, u64::from(RUNS) - 1);
     let mut next = Writer::of(&place, &signer, drawn(real_now(), RUNS), real_now());
     let ask = first_ask(&place, &mut next).await;
-    let found = survey(&place, PREFIX, &ask).await.unwrap();
+    let found = survey(&place, None, PREFIX, &ask).await.unwrap();
     assert_eq!(found.tips.len(), 1, "all but the newest are passed over");
     next.chain.surveyed(Some(found), next.now);
     next.farewell().await;
@@ -138,7 +138,7 @@ async fn a_chain_that_runs_on_is_named_by_every_head_until_its_end_is(signer: Ar
     let now = real_now() - HOUR;
     let mut service = Writer::of(&place, &signer, drawn(now - 9 * DAY, 0), now).with_base(now);
     let ask = first_ask(&place, &mut service).await;
-    let mut found = survey(&place, PREFIX, &ask).await.unwrap();
+    let mut found = survey(&place, None, PREFIX, &ask).await.unwrap();
     // As it was nine days ago.
     found.rest.from = id_of(now - 11 * DAY);
     service.chain.surveyed(Some(found), now);
@@ -203,7 +203,7 @@ async fn heads_that_the_anchor_lacks_are_sent_again(signer: Arc<dyn Signer>) {
     assert!(dump(&away).await.into_keys().eq(heads.iter().cloned()));
     assert_eq!(anchor(&place, &away, PREFIX, &ask).await.unwrap().sent, 0);
     place.store.delete(&junk).await.unwrap();
-    next.chain.surveyed(Some(survey(&place, PREFIX, &ask).await.unwrap()), next.now);
+    next.chain.surveyed(Some(survey(&place, None, PREFIX, &ask).await.unwrap()), next.now);
     next.farewell().await;
     anchor(&place, &away, PREFIX, &ask).await.unwrap();
     let mut options = options(&signer);

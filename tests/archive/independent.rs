@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lakehead::archive::export::{Request, export};
 use lakehead::archive::time::DAY;
-use lakehead::archive::verify::{Pin, Verdict};
+use lakehead::archive::verify::{Pin, Verdict, What};
 use lakehead::archive::{Place, Signer, Trust};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -101,6 +101,22 @@ async fn an_independent_program_verifies_the_same_archives() {
             std::fs::write(&file, bytes).unwrap();
         }
     }
+}
+
+#[tokio::test]
+async fn both_programs_find_one_id_with_two_contents_under_two_days() {
+    let signer = ed25519(1);
+    let archive = OnDisk::new(&signer).await;
+    let mut writer = Writer::new(&archive.place, &signer, 4, real_now() - DAY);
+    writer.settle().await;
+    let (path, bytes, entry) = event_of("event-3", real_now(), "risk.evaluated", "tenant-3", 33);
+    writer.blob(path, bytes, entry, 0).await;
+    writer.farewell().await;
+    let ours = check(&archive.place, &options(&signer)).await;
+    assert_eq!((ours.verdict, ours.counts[&What::TwoContents]), (Verdict::Tampered, 1), "{}", ours.to_text());
+    let Some((code, text)) = archive.python() else { return };
+    assert_eq!((code, text.matches("two contents: ").count()), (1, 1), "{text}");
+    assert_eq!(text.matches("event-3.json").count(), 2, "{text}");
 }
 
 #[tokio::test]

@@ -2,14 +2,20 @@
 //! it would be for a writer gone bad.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use lakehead::archive::Hash;
 use lakehead::archive::digest::{Envelope, Header, seal};
 use lakehead::archive::time::{DAY, HOUR, Time};
 use lakehead::archive::verify::{Verdict, What};
+use lakehead::archive::{Hash, Signer};
 
 use crate::support::*;
+
+with_both_signers!(
+    each_damage_is_called_by_its_name,
+    a_content_that_its_writer_listed_under_a_wrong_name_or_day_is_found,
+);
 
 type Objects = BTreeMap<String, Bytes>;
 
@@ -18,11 +24,17 @@ fn digest(chain: u8, seq: u64) -> String {
 }
 
 /// Signs a digest anew with the right key after a change.
-fn again(objects: &mut Objects, from: &str, to: &str, change: impl FnOnce(&mut Header, &mut Vec<String>)) {
+fn again(
+    signer: &dyn Signer,
+    objects: &mut Objects,
+    from: &str,
+    to: &str,
+    change: impl FnOnce(&mut Header, &mut Vec<String>),
+) {
     let e = Envelope::parse(&objects[from]).unwrap();
     let (mut header, mut lines) = (e.header, e.lines.iter().map(|l| (*l).to_owned()).collect());
     change(&mut header, &mut lines);
-    let bytes = seal(header, &lines, ed25519(1).as_ref()).unwrap();
+    let bytes = seal(header, &lines, signer).unwrap();
     objects.insert(to.into(), bytes.into());
 }
 
@@ -36,9 +48,8 @@ fn blob(objects: &Objects, n: u32) -> String {
     objects.keys().find(|k| k.ends_with(&format!("event-{n}.json"))).unwrap().clone()
 }
 
-#[tokio::test]
-async fn each_damage_is_called_by_its_name() {
-    let (place, signer) = (in_memory(), ed25519(1));
+async fn each_damage_is_called_by_its_name(signer: Arc<dyn Signer>) {
+    let place = in_memory();
     full_archive(&place, None, &signer).await;
     let objects = dump(&place).await;
     let (second, third) = (digest(1, 2), digest(1, 3));
@@ -46,6 +57,7 @@ async fn each_damage_is_called_by_its_name() {
         let text = String::from_utf8(o[key].to_vec()).unwrap();
         text.split("\"sig\":\"").nth(1).unwrap()[..8].to_owned()
     };
+    let own = signer.as_ref();
     type Damage<'a> = Box<dyn Fn(&mut Objects) + 'a>;
     let damages: Vec<(What, Damage)> = vec![
         (What::Modified, Box::new(|o| drop(o.insert(blob(o, 1), "{}".into())))),
@@ -55,21 +67,24 @@ async fn each_damage_is_called_by_its_name() {
         (What::Unreadable, Box::new(|o| edit(o, &second, "\"payloadType\"", " \"payloadType\""))),
         (What::MissingDigest, Box::new(|o| drop(o.remove(&second)))),
         (What::Replayed, Box::new(|o| drop(o.insert(third.clone(), o[&second].clone())))),
-        (What::BrokenChain, Box::new(|o| again(o, &second, &second, |_, lines| drop(lines.pop())))),
+        (What::BrokenChain, Box::new(|o| again(own, o, &second, &second, |_, lines| drop(lines.pop())))),
         (
             What::AfterEnd,
             Box::new(|o| {
                 let tail = Hash::of(&o[&digest(1, 7)]);
-                again(o, &digest(1, 7), &digest(1, 8), |h, _| {
+                again(own, o, &digest(1, 7), &digest(1, 8), |h, _| {
                     (h.seq, h.previous, h.since) = (8, Some(tail), h.until);
                 });
             }),
         ),
-        (What::UndeclaredGap, Box::new(|o| again(o, &digest(1, 5), &digest(1, 5), |h, _| h.gaps.clear()))),
+        (
+            What::UndeclaredGap,
+            Box::new(|o| again(own, o, &digest(1, 5), &digest(1, 5), |h, _| h.gaps.clear())),
+        ),
         (
             What::TwoContents,
             Box::new(|o| {
-                again(o, &digest(2, 2), &digest(2, 2), |_, lines| {
+                again(own, o, &digest(2, 2), &digest(2, 2), |_, lines| {
                     let mut other = lines[0].clone();
                     let at = other.find("\"sha256\":\"").unwrap() + 10;
                     other.replace_range(at..at + 8, "00000000");
@@ -80,7 +95,7 @@ async fn each_damage_is_called_by_its_name() {
         (
             What::Contradiction,
             Box::new(|o| {
-                again(o, &second, &second, |_, lines| {
+                again(own, o, &second, &second, |_, lines| {
                     let day = lines[0].find("\"eventTime\":\"").unwrap() + 13;
                     lines[0].replace_range(day..day + 10, "2001-01-01");
                 });
@@ -102,7 +117,7 @@ async fn each_damage_is_called_by_its_name() {
         (What::Truncated, Box::new(|o| drop(o.remove(&digest(2, 4))))),
         (
             What::RolledBack,
-            Box::new(|o| again(o, &digest(2, 4), &digest(2, 4), |h, _| h.until = Time(h.until.0 + 1))),
+            Box::new(|o| again(own, o, &digest(2, 4), &digest(2, 4), |h, _| h.until = Time(h.until.0 + 1))),
         ),
     ];
     let mut options = options(&signer);
@@ -117,10 +132,9 @@ async fn each_damage_is_called_by_its_name() {
     assert!(!check(&place, &options).await.counts.contains_key(&What::Silent));
 }
 
-#[tokio::test]
-async fn a_content_that_its_writer_listed_under_a_wrong_name_or_day_is_found() {
+async fn a_content_that_its_writer_listed_under_a_wrong_name_or_day_is_found(signer: Arc<dyn Signer>) {
     for (name, what) in [("event-2", What::Contradiction), ("event-1", What::BackDated)] {
-        let (place, signer) = (in_memory(), ed25519(1));
+        let place = in_memory();
         let start = real_now() - DAY;
         let mut writer = Writer::new(&place, &signer, 1, start).with_base(start);
         writer.settle().await;

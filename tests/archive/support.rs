@@ -96,26 +96,30 @@ pub fn real_now() -> Micros {
 /// One event of the tests; its day and tenant follow from its number.
 pub fn event(n: u32, base: Micros) -> (String, Vec<u8>, Entry) {
     let at = base - DAY * i64::from(n % 3) + SECOND * i64::from(n);
-    let (id, stamp, data) = (format!("event-{n}"), format!("\"{}\"", Time(at)), format!("{{\"n\": {n}}}"));
-    let tenant = format!("tenant-{}", n % 4);
+    event_of(&format!("event-{n}"), at, "risk.evaluated", &format!("tenant-{}", n % 4), n)
+}
+
+/// An event with everything told; its content follows from `n`.
+pub fn event_of(id: &str, at: Micros, routing_key: &str, tenant: &str, n: u32) -> (String, Vec<u8>, Entry) {
+    let (stamp, data) = (format!("\"{}\"", Time(at)), format!("{{\"n\": {n}}}"));
     let fields = BlobFields {
         event_type: "risk.evaluated",
         timestamp: Some(&stamp),
         event_time: at,
-        tenant_id: Some(&tenant),
+        tenant_id: Some(tenant),
         user_id: None,
         data: Some(&data),
-        id: &id,
+        id,
         source: Some("\"risk\""),
     };
     let bytes = render_blob(&fields);
-    let path = blob_path(PREFIX, at, "risk.evaluated", &id);
+    let path = blob_path(PREFIX, at, routing_key, id);
     let entry = Entry {
         path: path.clone(),
         sha256: Hash::of(&bytes),
         size: bytes.len() as u64,
         event_time: Time(at),
-        tenant: Some(tenant),
+        tenant: Some(tenant.into()),
         conflict_of: None,
     };
     (path, bytes, entry)
@@ -185,7 +189,9 @@ impl Writer {
                     self.alarms.extend(settled.alarm);
                 }
                 Step::Survey(ask) => {
-                    let mut found: Survey = survey(&self.place, PREFIX, &ask).await.unwrap();
+                    let anchor = self.anchor.as_ref();
+                    let mut found: Survey = survey(&self.place, anchor, PREFIX, &ask).await.unwrap();
+                    self.alarms.extend_from_slice(&found.alarms);
                     found.silent.append(&mut self.silent);
                     if self.frozen {
                         found.rest.from = id_of(self.now - 2 * DAY);

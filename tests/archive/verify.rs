@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lakehead::archive::time::{DAY, HOUR, SECOND, day_of};
+use lakehead::archive::time::{DAY, HOUR, SECOND, day_folder, day_of};
 use lakehead::archive::verify::{Verdict, What};
 use lakehead::archive::{Place, Signer, Trust};
 use object_store::ObjectStoreExt as _;
@@ -11,35 +11,44 @@ use object_store::path::Path;
 
 use crate::support::*;
 
-#[tokio::test]
-async fn an_untouched_archive_is_verified_with_either_algorithm() {
-    for signer in [ed25519(1), es256(2)] {
-        let (place, anchor) = (in_memory(), in_memory());
-        let (_, pin) = full_archive(&place, Some(&anchor), &signer).await;
-        let mut options = options(&signer);
-        options.expect_head = Some(pin);
-        let report = check(&place, &options).await;
-        assert_eq!(report.verdict, Verdict::Verified, "{}", report.to_text());
-        assert_eq!((report.blobs, report.chains.len()), (26, 3), "{}", report.to_text());
-        for what in [What::DeclaredConflict, What::DeclaredGap, What::EndedChain] {
-            assert!(report.counts.contains_key(&what), "{what:?}: {}", report.to_text());
-        }
-        let states: Vec<_> = report.chains.iter().map(|c| c.state).collect();
-        assert_eq!(states, ["farewell", "ended", "farewell"]);
-        options.anchor = Some(anchor);
-        let report = check(&place, &options).await;
-        assert_eq!(report.verdict, Verdict::Incomplete, "chain 2 had no anchor: {}", report.to_text());
-        assert_eq!(report.counts[&What::NotAnchored], 1);
-        assert!(serde_json::to_string(&report).unwrap().contains("\"verdict\":\"incomplete\""));
+with_both_signers!(
+    an_untouched_archive_is_verified,
+    a_local_folder_verifies_alike_on_both_ways,
+    a_range_or_a_tenant_is_checked_alone,
+    nothing_is_never_verified,
+    keys_that_are_unknown_or_expired_are_named,
+    past_its_retention_evidence_may_be_gone,
+    a_retention_counts_from_the_first_that_names_a_blob,
+    unlisted_blobs_are_pending_first_and_accused_later,
+    one_id_with_two_contents_is_found_wherever_they_lie,
+    a_moved_blob_is_named_with_where_it_was,
+    the_anchor_tells_when_everything_is_gone,
+);
+
+async fn an_untouched_archive_is_verified(signer: Arc<dyn Signer>) {
+    let (place, anchor) = (in_memory(), in_memory());
+    let (_, pin) = full_archive(&place, Some(&anchor), &signer).await;
+    let mut options = options(&signer);
+    options.expect_head = Some(pin);
+    let report = check(&place, &options).await;
+    assert_eq!(report.verdict, Verdict::Verified, "{}", report.to_text());
+    assert_eq!((report.blobs, report.chains.len()), (26, 3), "{}", report.to_text());
+    for what in [What::DeclaredConflict, What::DeclaredGap, What::EndedChain] {
+        assert!(report.counts.contains_key(&what), "{what:?}: {}", report.to_text());
     }
+    let states: Vec<_> = report.chains.iter().map(|c| c.state).collect();
+    assert_eq!(states, ["farewell", "ended", "farewell"]);
+    options.anchor = Some(anchor);
+    let report = check(&place, &options).await;
+    assert_eq!(report.verdict, Verdict::Incomplete, "chain 2 had no anchor: {}", report.to_text());
+    assert_eq!(report.counts[&What::NotAnchored], 1);
+    assert!(serde_json::to_string(&report).unwrap().contains("\"verdict\":\"incomplete\""));
 }
 
-#[tokio::test]
-async fn a_local_folder_verifies_alike_on_both_ways() {
+async fn a_local_folder_verifies_alike_on_both_ways(signer: Arc<dyn Signer>) {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(LocalFileSystem::new_with_prefix(dir.path()).unwrap());
     let place = Place::new(store, Path::from("root"));
-    let signer = ed25519(1);
     let (_, pin) = full_archive(&place, None, &signer).await;
     let mut options = options(&signer);
     options.expect_head = Some(pin);
@@ -57,9 +66,8 @@ async fn a_local_folder_verifies_alike_on_both_ways() {
     assert_eq!((quick.counts[&What::Modified], quick.counts[&What::Unlisted]), (1, 1));
 }
 
-#[tokio::test]
-async fn a_range_or_a_tenant_is_checked_alone() {
-    let (place, signer) = (in_memory(), ed25519(1));
+async fn a_range_or_a_tenant_is_checked_alone(signer: Arc<dyn Signer>) {
+    let place = in_memory();
     let (start, _) = full_archive(&place, None, &signer).await;
     let mut day = options(&signer);
     day.from = Some(day_of(start - DAY));
@@ -78,9 +86,8 @@ async fn a_range_or_a_tenant_is_checked_alone() {
     );
 }
 
-#[tokio::test]
-async fn nothing_is_never_verified() {
-    let (place, signer) = (in_memory(), ed25519(1));
+async fn nothing_is_never_verified(signer: Arc<dyn Signer>) {
+    let place = in_memory();
     let report = check(&place, &options(&signer)).await;
     assert_eq!(report.verdict, Verdict::Incomplete);
     let mut options = options(&signer);
@@ -89,9 +96,8 @@ async fn nothing_is_never_verified() {
     assert_eq!(refused.kind().exit_code(), 2);
 }
 
-#[tokio::test]
-async fn keys_that_are_unknown_or_expired_are_named() {
-    let (place, signer) = (in_memory(), ed25519(1));
+async fn keys_that_are_unknown_or_expired_are_named(signer: Arc<dyn Signer>) {
+    let place = in_memory();
     let (start, _) = full_archive(&place, None, &signer).await;
     let unknown = check(&place, &options(&es256(9))).await;
     assert_eq!(unknown.verdict, Verdict::Tampered);
@@ -104,25 +110,26 @@ async fn keys_that_are_unknown_or_expired_are_named() {
 
 #[tokio::test]
 async fn both_keys_of_a_rotation_count() {
-    let (place, old, new) = (in_memory(), ed25519(1), es256(2));
-    let start = real_now() - DAY;
-    for (n, signer) in [(1, &old), (2, &new)] {
-        let mut w = Writer::new(&place, signer, n, start + i64::from(n) * HOUR).with_base(start);
-        w.settle().await;
-        w.event(u32::from(n)).await;
-        w.farewell().await;
+    for (old, new) in [(ed25519(1), es256(2)), (es256(2), ed25519(1))] {
+        let place = in_memory();
+        let start = real_now() - DAY;
+        for (n, signer) in [(1, &old), (2, &new)] {
+            let mut w = Writer::new(&place, signer, n, start + i64::from(n) * HOUR).with_base(start);
+            w.settle().await;
+            w.event(u32::from(n)).await;
+            w.farewell().await;
+        }
+        let trust = Trust::of(old.as_ref(), start).unwrap();
+        let (from, until) = (start + HOUR + 1, start + HOUR + HOUR / 2);
+        let mut options = options(&old);
+        options.trust = Some(Arc::new(trust.rotate(old.as_ref(), new.as_ref(), from, until).unwrap()));
+        let report = check(&place, &options).await;
+        assert_eq!((report.verdict, report.keys.len()), (Verdict::Verified, 2), "{}", report.to_text());
     }
-    let trust = Trust::of(old.as_ref(), start).unwrap();
-    let (from, until) = (start + HOUR + 1, start + HOUR + HOUR / 2);
-    let mut options = options(&old);
-    options.trust = Some(Arc::new(trust.rotate(old.as_ref(), new.as_ref(), from, until).unwrap()));
-    let report = check(&place, &options).await;
-    assert_eq!((report.verdict, report.keys.len()), (Verdict::Verified, 2), "{}", report.to_text());
 }
 
-#[tokio::test]
-async fn past_its_retention_evidence_may_be_gone() {
-    let (place, signer) = (in_memory(), ed25519(1));
+async fn past_its_retention_evidence_may_be_gone(signer: Arc<dyn Signer>) {
+    let place = in_memory();
     let (_, pin) = full_archive(&place, None, &signer).await;
     let mut objects = dump(&place).await;
     objects.retain(|path, _| {
@@ -145,9 +152,8 @@ async fn past_its_retention_evidence_may_be_gone() {
     );
 }
 
-#[tokio::test]
-async fn a_retention_counts_from_the_first_that_names_a_blob() {
-    let (place, signer) = (in_memory(), ed25519(1));
+async fn a_retention_counts_from_the_first_that_names_a_blob(signer: Arc<dyn Signer>) {
+    let place = in_memory();
     let start = real_now() - 10 * DAY;
     let mut writer = Writer::new(&place, &signer, 1, start).with_base(start);
     writer.settle().await;
@@ -173,9 +179,8 @@ async fn a_retention_counts_from_the_first_that_names_a_blob() {
     assert_eq!(report.counts[&What::Expired], 1);
 }
 
-#[tokio::test]
-async fn unlisted_blobs_are_pending_first_and_accused_later() {
-    let (place, signer) = (in_memory(), ed25519(1));
+async fn unlisted_blobs_are_pending_first_and_accused_later(signer: Arc<dyn Signer>) {
+    let place = in_memory();
     full_archive(&place, None, &signer).await;
     let (path, bytes, _) = event(77, real_now() - 3 * DAY);
     place.store.put(&place.path(&path).unwrap(), bytes.into()).await.unwrap();
@@ -187,9 +192,43 @@ async fn unlisted_blobs_are_pending_first_and_accused_later() {
     assert_eq!((report.verdict, report.counts[&What::Pending]), (Verdict::Incomplete, 1));
 }
 
-#[tokio::test]
-async fn a_moved_blob_is_named_with_where_it_was() {
-    let (place, signer) = (in_memory(), ed25519(1));
+async fn one_id_with_two_contents_is_found_wherever_they_lie(signer: Arc<dyn Signer>) {
+    let place = in_memory();
+    let start = real_now() - DAY;
+    let mut writer = Writer::new(&place, &signer, 1, start).with_base(start);
+    writer.settle().await;
+    let id = format!("event-{}", "x".repeat(170));
+    let mut add = async |day: i64, routing_key: &str, tenant: &str, n: u32| {
+        let (path, bytes, entry) = event_of(&id, start - day * DAY, routing_key, tenant, n);
+        writer.blob(path, bytes, entry, 0).await;
+        writer.pass(10 * SECOND).await;
+        check(&place, &options(&signer)).await
+    };
+    add(0, "a", "acme", 1).await;
+    // Another tenant's is another event, the same content is no other, and a conflict is declared.
+    for (routing_key, tenant, n) in [("c", "umbra", 3), ("b", "acme", 1), ("a", "acme", 2)] {
+        let report = add(0, routing_key, tenant, n).await;
+        assert_eq!(report.counts.get(&What::TwoContents), None, "{}", report.to_text());
+    }
+    for (found, (day, routing_key)) in
+        [(2, "a"), (0, "a.routing.key.so.long.that.the.id.is.hashed")].iter().enumerate()
+    {
+        let report = add(*day, routing_key, "acme", 7 + found as u32).await;
+        assert_eq!(
+            (report.verdict, report.counts[&What::TwoContents]),
+            (Verdict::Tampered, found as u64 + 1)
+        );
+    }
+    writer.farewell().await;
+    let report = check(&place, &options(&signer)).await;
+    let two: Vec<_> = report.findings.iter().filter(|f| f.what == What::TwoContents).collect();
+    let days = [start, start - 2 * DAY].map(|at| day_folder(day_of(at)));
+    let both = two.iter().any(|f| days.iter().all(|d| f.subject.contains(d) || f.detail.contains(d)));
+    assert!(both, "{}", report.to_text());
+}
+
+async fn a_moved_blob_is_named_with_where_it_was(signer: Arc<dyn Signer>) {
+    let place = in_memory();
     let (start, _) = full_archive(&place, None, &signer).await;
     let (path, _, _) = event(5, start);
     let other = path.replace("event-5", "event-55");
@@ -200,10 +239,8 @@ async fn a_moved_blob_is_named_with_where_it_was() {
     assert!(!report.counts.contains_key(&What::Missing));
 }
 
-#[tokio::test]
-async fn the_anchor_tells_when_everything_is_gone() {
+async fn the_anchor_tells_when_everything_is_gone(signer: Arc<dyn Signer>) {
     let (place, anchor) = (in_memory(), in_memory());
-    let signer: Arc<dyn Signer> = ed25519(1);
     full_archive(&place, Some(&anchor), &signer).await;
     let mut options = options(&signer);
     options.anchor = Some(anchor);
@@ -212,6 +249,7 @@ async fn the_anchor_tells_when_everything_is_gone() {
     assert!(report.counts[&What::Truncated] >= 3, "{}", report.to_text());
 }
 
+// What it is about comes before any signature.
 #[tokio::test]
 async fn a_blob_too_large_to_be_held_is_hashed_all_the_same() {
     let dir = tempfile::tempdir().unwrap();

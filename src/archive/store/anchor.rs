@@ -76,7 +76,8 @@ async fn lacking(place: &Place, anchor: &Place, prefix: &str, ask: &Ask, date: &
     Ok(lacking)
 }
 
-fn is_head(prefix: &str, ask: &Ask, name: &str, e: &Envelope<'_>) -> bool {
+/// Whether this is a head that a known key signed, under its own name.
+pub(super) fn is_head(prefix: &str, ask: &Ask, name: &str, e: &Envelope<'_>) -> bool {
     let h = &e.header;
     let named = head_name(prefix, &date(day_of(h.until.0)), &h.chain_id, h.seq);
     h.chains.is_some() && named == name && believed(ask, e)
@@ -88,11 +89,13 @@ async fn send(place: &Place, anchor: &Place, name: String) -> Result<(String, Cr
     Ok((name, created))
 }
 
-async fn read(place: &Place, name: &str) -> Result<bytes::Bytes> {
+/// An object's bytes.
+pub(super) async fn read(place: &Place, name: &str) -> Result<bytes::Bytes> {
     super::read(place, name).await.map(|(bytes, _)| bytes)
 }
 
-async fn names(place: &Place, folder: &Path) -> Result<BTreeSet<String>> {
+/// The names of all objects in a folder.
+pub(super) async fn names(place: &Place, folder: &Path) -> Result<BTreeSet<String>> {
     let list = place.store.list(Some(folder)).map_ok(|m| below(place, &m.location));
     list.try_collect().await.map_err(|e| store_error(format!("cannot list {folder}"), e))
 }

@@ -21,7 +21,7 @@ use super::super::time::{Day, day_folder, parse_day_folder};
 use super::super::under;
 use super::chains::Walk;
 use super::explain::{Accuser, explain};
-use super::index::{CONFLICT, DayIndex, EXPIRED, OTHER_TENANT, Record, path_key};
+use super::index::{CONFLICT, EXPIRED, OTHER_TENANT, Record, Taken, path_key};
 use super::report::{Findings, Report, What};
 use super::{Options, Progress, local};
 use crate::clock::Micros;
@@ -61,7 +61,7 @@ pub(super) struct Tally {
 
 /// What judging a day's blobs takes; shared by all threads.
 pub(super) struct Judge {
-    day: DayIndex,
+    day: Taken,
     tenant: Option<String>,
     progress: Arc<Progress>,
     accuser: Arc<Accuser>,
@@ -172,6 +172,8 @@ pub(super) struct Rest {
     pub missing: Vec<Record>,
     pub missing_more: u64,
     pub two: Vec<Record>,
+    /// Of events that have more than one content: a record for each, by event.
+    pub events: Vec<Record>,
 }
 
 /// Most left-over blobs of a kind that are held in memory to be explained by each other.
@@ -184,7 +186,7 @@ const REST: usize = 50_000;
 pub async fn check(place: &Place, prefix: &str, options: &Options, walk: &mut Walk) -> Result<Checked> {
     let mut out = Checked::default();
     let mut rest = Rest::default();
-    let mut days: BTreeSet<Day> = walk.index.days().into_iter().collect();
+    let mut days: BTreeSet<Day> = walk.index.groups().into_iter().collect();
     let found = partitions(place, prefix, options, &mut rest).await?;
     days.extend(found.into_iter().filter(|d| options.wants(*d)));
     let accuser = Arc::new(Accuser::new(options, walk));
@@ -209,6 +211,9 @@ pub async fn check(place: &Place, prefix: &str, options: &Options, walk: &mut Wa
         out.findings.merge(tally.findings);
         rest.unlisted.extend(tally.unlisted);
         absent(day, &judge.day, &mut rest, &mut out.findings);
+    }
+    for group in walk.events.groups() {
+        contradicting(&walk.events.take(group)?, &mut rest.events);
     }
     explain(place, prefix, &accuser, walk, rest, &mut out.findings).await?;
     Ok(out)
@@ -382,12 +387,23 @@ impl Tally {
     }
 }
 
+/// Notes events with more than one content, whatever their paths.
+fn contradicting(index: &Taken, events: &mut Vec<Record>) {
+    for event in index.records().chunk_by(|a, b| a.key == b.key) {
+        let mut contents = event.chunk_by(|a, b| a.sha256 == b.sha256).map(|same| same[0]).peekable();
+        let first = contents.next();
+        if contents.peek().is_some() && events.len() < Report::KEEP {
+            events.extend(first.into_iter().chain(contents).take(Report::KEEP));
+        }
+    }
+}
+
 /// Notes a day's records that no blob was seen for, and paths with two contents.
-fn absent(day: Day, index: &DayIndex, rest: &mut Rest, f: &mut Findings) {
+fn absent(day: Day, index: &Taken, rest: &mut Rest, f: &mut Findings) {
     let records = index.records();
     let (mut at, mut expired) = (0, 0u64);
     while at < records.len() {
-        let group = index.of(&records[at].path);
+        let group = index.of(&records[at].key);
         let group = &records[at..group.end.max(at + 1)];
         if let Some(other) = group.iter().find(|r| r.sha256 != group[0].sha256)
             && rest.two.len() < Report::KEEP

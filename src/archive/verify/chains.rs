@@ -5,6 +5,7 @@
 //! compact records of it stay.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +19,7 @@ use super::super::store::{Place, chain_ids, store_error};
 use super::super::time::{Day, Time, date, day_folder, day_of};
 use super::super::trust::{Distrust, Trust};
 use super::super::{chain_name, integrity_folder, under};
-use super::index::{CONFLICT, EXPIRED, Index, KEEP, OTHER_TENANT, Record, path_key};
+use super::index::{CONFLICT, EXPIRED, Index, KEEP, KEEP_EVENTS, OTHER_TENANT, Record, event_key, path_key};
 use super::link::State;
 use super::report::{ChainSummary, Findings, What};
 use super::{Options, Progress};
@@ -70,6 +71,8 @@ pub struct Walk {
     pub chains: Vec<Chain>,
     /// Entries by day.
     pub index: Index,
+    /// Entries by event, but for declared conflicts and other tenants.
+    pub events: Index,
     /// What was found so far.
     pub findings: Findings,
     /// Digests that must be at (chain, number).
@@ -104,6 +107,7 @@ pub(super) struct Parsed {
     pub distrust: Option<Distrust>,
     pub signers: Vec<String>,
     pub records: Vec<(Day, Record)>,
+    pub events: Vec<Record>,
     pub findings: Findings,
 }
 
@@ -124,9 +128,15 @@ pub(super) struct Ctx {
 /// # Errors
 /// `Unreachable` when the store does not answer.
 pub async fn walk(place: &Place, prefix: &str, options: &Options, trust: Arc<Trust>) -> Result<Walk> {
+    let spill = |part: &str| {
+        let mut folder = options.spill_dir.clone().into_os_string();
+        folder.push(part);
+        PathBuf::from(folder)
+    };
     let mut walk = Walk {
         chains: Vec::new(),
-        index: Index::new(options.spill_dir.clone(), KEEP),
+        index: Index::new(spill("-days"), KEEP),
+        events: Index::new(spill("-events"), KEEP_EVENTS),
         findings: Findings::default(),
         claims: BTreeMap::new(),
         heads: Vec::new(),
@@ -295,7 +305,7 @@ fn check(ctx: &Ctx, chain: u32, seq: u64, name: &str, e: Envelope<'_>) -> Parsed
     let mut findings = Findings::default();
     let distrust = ctx.trust.check(PAYLOAD_TYPE, &e.payload, &e.signatures, e.header.until.0).err();
     let expired = if e.header.until.0 < ctx.expired_before { EXPIRED } else { 0 };
-    let mut records = Vec::with_capacity(e.lines.len());
+    let (mut records, mut events) = (Vec::with_capacity(e.lines.len()), Vec::new());
     let mut conflicts = 0;
     for line in &e.lines {
         let line = match parse_line(line) {
@@ -327,8 +337,12 @@ fn check(ctx: &Ctx, chain: u32, seq: u64, name: &str, e: Envelope<'_>) -> Parsed
         let wanted = ctx.from.is_none_or(|from| day >= from) && ctx.to.is_none_or(|to| day <= to);
         if wanted {
             let seq = u32::try_from(seq).unwrap_or(u32::MAX);
-            let record = Record { path: path_key(&line.path), sha256: line.sha256.0, chain, seq, flags };
+            let record = Record { key: path_key(&line.path), sha256: line.sha256.0, chain, seq, flags };
             records.push((day, record));
+            if flags & (OTHER_TENANT | CONFLICT) == 0 {
+                let key = event_key(&line.path, line.tenant.as_deref());
+                events.extend(key.map(|key| Record { key, ..record }));
+            }
             if flags & OTHER_TENANT == 0 {
                 ctx.progress.entries.fetch_add(1, Ordering::Relaxed);
             }
@@ -338,7 +352,7 @@ fn check(ctx: &Ctx, chain: u32, seq: u64, name: &str, e: Envelope<'_>) -> Parsed
         findings.add(What::Unreadable, name, "the header counts other conflicts than the entries declare");
     }
     let signers = e.signatures.into_iter().map(|s| s.key_id).collect();
-    Parsed { header: e.header, distrust, signers, records, findings }
+    Parsed { header: e.header, distrust, signers, records, events, findings }
 }
 
 /// Notes what a header says about other digests.

@@ -1,8 +1,8 @@
-//! Which blobs the digests name: a compact index by day.
+//! Which blobs the digests name: compact indices, by day and by event.
 //!
-//! Owns the records, their spilling to a private temporary folder when there are many, and the lookups of one day. Does
-//! not own where records come from. The invariant: memory holds at most [`KEEP`] records plus those of the one day being
-//! checked, 60 bytes each, whatever the size of the archive.
+//! Owns the records, their spilling to a private temporary folder when there are many, and the lookups of one group. Does
+//! not own where records come from. The invariant: memory holds at most [`KEEP`] and [`KEEP_EVENTS`] records plus those
+//! of the one group being checked, 60 bytes each, whatever the size of the archive.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,18 +11,30 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::digest::Hash;
-use super::super::time::Day;
 use crate::error::{Error, Result};
 
-/// Records held in memory before they are spilled.
+/// Records by day held in memory before they are spilled.
 pub const KEEP: usize = 1 << 20;
+/// The same for records by event, which are looked at only once, at the end.
+pub const KEEP_EVENTS: usize = 1 << 18;
 
-/// The first half of the SHA-256 of a path: short, and still beyond anyone's power to hit twice.
-pub type PathKey = [u8; 16];
+/// What records are taken out by: a day, or the first byte of an event's key.
+pub type Group = i32;
+
+/// The first half of a SHA-256: short, and still beyond anyone's power to hit twice.
+pub type Key = [u8; 16];
 
 /// The key of a path below the prefix.
-pub fn path_key(path: &str) -> PathKey {
-    let full = Hash::of(path.as_bytes());
+pub fn path_key(path: &str) -> Key {
+    half(Hash::of(path.as_bytes()))
+}
+
+/// The key of the event that an entry names: see [`event_key`](super::super::blob::event_key).
+pub fn event_key(path: &str, tenant: Option<&str>) -> Option<Key> {
+    super::super::blob::event_key(path, tenant).map(half)
+}
+
+fn half(full: Hash) -> Key {
     let mut key = [0; 16];
     key.copy_from_slice(&full.0[..16]);
     key
@@ -38,8 +50,8 @@ pub const CONFLICT: u8 = 4;
 /// One entry of one digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Record {
-    /// Of its path.
-    pub path: PathKey,
+    /// Of its path, or of its event.
+    pub key: Key,
     /// Of its content.
     pub sha256: [u8; 32],
     /// Which chain, in the order of the walk.
@@ -55,7 +67,7 @@ const WIDTH: usize = 57;
 impl Record {
     fn to_bytes(self) -> [u8; WIDTH] {
         let mut b = [0; WIDTH];
-        b[..16].copy_from_slice(&self.path);
+        b[..16].copy_from_slice(&self.key);
         b[16..48].copy_from_slice(&self.sha256);
         b[48..52].copy_from_slice(&self.chain.to_le_bytes());
         b[52..56].copy_from_slice(&self.seq.to_le_bytes());
@@ -64,8 +76,8 @@ impl Record {
     }
 
     fn from_bytes(b: &[u8; WIDTH]) -> Self {
-        let mut r = Record { path: [0; 16], sha256: [0; 32], chain: 0, seq: 0, flags: b[56] };
-        r.path.copy_from_slice(&b[..16]);
+        let mut r = Record { key: [0; 16], sha256: [0; 32], chain: 0, seq: 0, flags: b[56] };
+        r.key.copy_from_slice(&b[..16]);
         r.sha256.copy_from_slice(&b[16..48]);
         r.chain = u32::from_le_bytes([b[48], b[49], b[50], b[51]]);
         r.seq = u32::from_le_bytes([b[52], b[53], b[54], b[55]]);
@@ -73,10 +85,10 @@ impl Record {
     }
 }
 
-/// All records, by day.
+/// All records, by group.
 #[derive(Debug)]
 pub struct Index {
-    days: BTreeMap<Day, Vec<Record>>,
+    groups: BTreeMap<Group, Vec<Record>>,
     held: usize,
     keep: usize,
     spill: Option<PathBuf>,
@@ -86,33 +98,33 @@ pub struct Index {
 impl Index {
     /// An empty index that spills into `spill_dir` (created then, private, removed at the end) beyond `keep` records.
     pub fn new(spill_dir: PathBuf, keep: usize) -> Self {
-        Index { days: BTreeMap::new(), held: 0, keep, spill: None, spill_dir }
+        Index { groups: BTreeMap::new(), held: 0, keep, spill: None, spill_dir }
     }
 
     /// Adds a record.
     ///
     /// # Errors
     /// `Config` when the temporary folder cannot be written.
-    pub fn push(&mut self, day: Day, record: Record) -> Result<()> {
-        self.days.entry(day).or_default().push(record);
+    pub fn push(&mut self, group: Group, record: Record) -> Result<()> {
+        self.groups.entry(group).or_default().push(record);
         self.held += 1;
         if self.held >= self.keep { self.spill() } else { Ok(()) }
     }
 
-    /// The days that have records.
-    pub fn days(&self) -> Vec<Day> {
-        self.days.keys().copied().collect()
+    /// The groups that have records.
+    pub fn groups(&self) -> Vec<Group> {
+        self.groups.keys().copied().collect()
     }
 
-    /// Takes a day's records out, sorted by path.
+    /// Takes a group's records out, sorted by key.
     ///
     /// # Errors
     /// `Config` when the temporary folder cannot be read.
-    pub fn take(&mut self, day: Day) -> Result<DayIndex> {
-        let mut records = self.days.remove(&day).unwrap_or_default();
+    pub fn take(&mut self, group: Group) -> Result<Taken> {
+        let mut records = self.groups.remove(&group).unwrap_or_default();
         self.held -= records.len();
         if let Some(dir) = &self.spill {
-            let path = dir.join(day.to_string());
+            let path = dir.join(group.to_string());
             if path.exists() {
                 read_spilled(&path, &mut records).map_err(|e| spill_error(&path, e))?;
                 fs::remove_file(&path).map_err(|e| spill_error(&path, e))?;
@@ -120,7 +132,7 @@ impl Index {
         }
         records.sort_unstable();
         let seen = (0..records.len().div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        Ok(DayIndex { records, seen })
+        Ok(Taken { records, seen })
     }
 
     fn spill(&mut self) -> Result<()> {
@@ -133,11 +145,11 @@ impl Index {
             builder.create(&dir).map_err(|e| spill_error(&dir, e))?;
             self.spill = Some(dir.clone());
         }
-        for (day, records) in &mut self.days {
+        for (group, records) in &mut self.groups {
             if records.is_empty() {
                 continue;
             }
-            let path = dir.join(day.to_string());
+            let path = dir.join(group.to_string());
             let file = fs::OpenOptions::new().create(true).append(true).open(&path);
             let written = file.and_then(|f| {
                 let mut out = BufWriter::new(f);
@@ -187,34 +199,34 @@ fn spill_error(path: &std::path::Path, e: std::io::Error) -> Error {
         .hint("set TMPDIR to a folder with some free space")
 }
 
-/// The records of one day, sorted by path; which of them were seen is marked from many threads.
+/// The records of one group, sorted by key; which of them were seen is marked from many threads.
 #[derive(Debug, Default)]
-pub struct DayIndex {
+pub struct Taken {
     records: Vec<Record>,
     seen: Vec<AtomicU64>,
 }
 
-impl DayIndex {
+impl Taken {
     /// All records.
     pub fn records(&self) -> &[Record] {
         &self.records
     }
 
-    /// The records of one path, as a range of indices; empty if no digest names it.
-    pub fn of(&self, path: &PathKey) -> std::ops::Range<usize> {
-        let from = self.records.partition_point(|r| r.path < *path);
-        let len = self.records[from..].iter().take_while(|r| r.path == *path).count();
+    /// The records of one key, as a range of indices; empty if no digest names it.
+    pub fn of(&self, key: &Key) -> std::ops::Range<usize> {
+        let from = self.records.partition_point(|r| r.key < *key);
+        let len = self.records[from..].iter().take_while(|r| r.key == *key).count();
         from..from + len
     }
 
-    /// Marks a path's records as seen.
+    /// Marks a key's records as seen.
     pub fn mark(&self, range: std::ops::Range<usize>) {
         for i in range {
             self.seen[i / 64].fetch_or(1 << (i % 64), Ordering::Relaxed);
         }
     }
 
-    /// Whether a record's path was seen.
+    /// Whether a record's key was seen.
     pub fn seen(&self, i: usize) -> bool {
         self.seen[i / 64].load(Ordering::Relaxed) >> (i % 64) & 1 == 1
     }
@@ -225,10 +237,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spilled_or_not_a_day_is_the_same() {
+    fn spilled_or_not_a_group_is_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let record = |n: u32| Record {
-            path: path_key(&n.to_string()),
+            key: path_key(&n.to_string()),
             sha256: [n as u8; 32],
             chain: n,
             seq: n * 7,

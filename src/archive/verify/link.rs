@@ -63,7 +63,7 @@ impl State {
                 return Ok(());
             }
         };
-        let Parsed { header, distrust, signers, records, findings } = parsed;
+        let Parsed { header, distrust, signers, records, events, findings } = parsed;
         f.merge(findings);
         let trusted = distrust.is_none();
         match distrust {
@@ -84,6 +84,9 @@ impl State {
         gather(walk, &name, digest.sha256, &header, trusted);
         for (day, record) in records {
             walk.index.push(day, record)?;
+        }
+        for record in events {
+            walk.events.push(record.key[0].into(), record)?;
         }
         if header.kind != Kind::Ending {
             self.chain.spoke = digest.stored;

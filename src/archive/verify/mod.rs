@@ -77,6 +77,9 @@ pub struct Options {
     pub trust: Option<Arc<Trust>>,
     /// A digest that must be there.
     pub expect_head: Option<Pin>,
+    /// Blobs that the store had before this day, and before the first digest, were archived without a key: they are
+    /// unproven, and not taken for added.
+    pub unsigned_before: Option<Day>,
     /// The store with the heads' second copies, and its prefix is the archive's.
     pub anchor: Option<Place>,
     /// The time, for pending, silent and expired.
@@ -88,7 +91,7 @@ pub struct Options {
     pub local: Option<PathBuf>,
     /// Objects read at a time from a store that is not local.
     pub concurrency: usize,
-    /// Where an index too large for memory goes; created and removed.
+    /// Where indices too large for memory go: folders whose names begin so, created and removed.
     pub spill_dir: PathBuf,
     /// Counters to watch.
     pub progress: Arc<Progress>,
@@ -103,6 +106,7 @@ impl Options {
             tenant: None,
             trust,
             expect_head: None,
+            unsigned_before: None,
             anchor: None,
             now,
             retention: RETENTION,
@@ -167,6 +171,7 @@ fn finish(
         from: options.from.map(date),
         to: options.to.map(date),
         tenant: options.tenant.clone(),
+        unsigned_before: options.unsigned_before.map(date),
         days: blobs.days.map(|(a, b)| [date(a), date(b)]),
         blobs: blobs.blobs,
         bytes: blobs.bytes,

@@ -39,7 +39,7 @@ pub enum What {
     Moved,
     /// A content that does not fit its path, or a digest's path that does not fit its time.
     Contradiction,
-    /// Two digests name one path with different contents.
+    /// Two digests name one path, or one id of one tenant under two paths, with different contents.
     TwoContents,
     /// A digest is gone from the middle or the beginning of its chain.
     MissingDigest,
@@ -73,7 +73,7 @@ pub enum What {
     Pending,
     /// A blob stored while its writer died before the digest; its event is due to come again.
     Orphan,
-    /// A blob older than the first digest of the archive.
+    /// A blob older than the first digest of the archive, from the days in which it was written without a key.
     BeforeFirstDigest,
     /// A chain without farewell or ending has been silent for too long: a crash nobody noticed yet, or a cut tail.
     Silent,
@@ -199,6 +199,8 @@ pub struct Report {
     pub to: Option<String>,
     /// The tenant asked for, if any.
     pub tenant: Option<String>,
+    /// The day before which the archive was written without a key, if any was named.
+    pub unsigned_before: Option<String>,
     /// Days in which blobs were checked: first and last.
     pub days: Option<[String; 2]>,
     /// Blobs read, hashed and found as listed.
@@ -277,6 +279,9 @@ impl Report {
             if let Some(v) = v {
                 writeln!(t, "{k:<10}  {v}")?;
             }
+        }
+        if let Some(day) = &self.unsigned_before {
+            writeln!(t, "unsigned    before {day}, as was said: such blobs are unproven")?;
         }
         if let Some([a, b]) = &self.days {
             writeln!(t, "days        {a} to {b}")?;

@@ -278,7 +278,7 @@ class Archive:
         elif not entry.get("conflictOf"):
             event = self.events.setdefault((entry["tenant"], hashed_id(path)), entry)
             if event["sha256"] != entry["sha256"]:
-                found("two contents", f"{path} and {event['path']}")
+                print(f"notice: reused id: {path} and {event['path']}")
 
     def heads(self, integrity, seen):
         for (chain_id, seq), (digest, header) in self.digests.items():

@@ -1,8 +1,8 @@
 //! The async edge of the write side: create-only puts, surveys of other writers' chains, and the anchor.
 //!
 //! Owns what a store's answers mean. Does not own when to ask (`chain`). `base` finds the head that a chain begins from,
-//! `anchor` sends heads again that the anchor lacks, `silent` asks it about chains that fell silent. The invariant: nothing here overwrites or
-//! deletes, and "exists" is only ever a success after the bytes were read back and are the same.
+//! `anchor` sends heads again that the anchor lacks, `silent` asks it about chains that fell silent. The invariant: nothing
+//! here overwrites or deletes, and "exists" is only ever a success after the bytes were read back and are the same.
 
 mod anchor;
 mod base;

@@ -194,8 +194,12 @@ const ROLLED: [Rolled; 10] = [
     Rolled::EndOfInput,
 ];
 
-/// Rows of a row group, the least that a reader can pass over: rows are sorted, so one tenant's stand in few of them.
-const ROW_GROUP: usize = 16_384;
+/// Rows of a row group, more or less. It is the least that a reader can pass over: rows are sorted, so one tenant's stand
+/// in few of them. But each has dictionaries of its own.
+const ROW_GROUP: usize = 32_768;
+
+/// Bytes that a dictionary may have: whether there is one is decided before, for good.
+const DICTIONARY: usize = 4 << 20;
 
 /// Rows that are turned into Arrow arrays at a time: so many that their bytes stay in a core's cache.
 const SLICE: usize = 2_048;
@@ -218,7 +222,8 @@ pub fn encode(layout: &Layout, rows: &mut Rows, footer: &Footer) -> Result<Bytes
     rows.sort(layout);
     let bug =
         |e: String| Error::bug(format!("dataset {}: cannot encode {} rows: {e}", layout.name, rows.len()));
-    let properties = properties(layout, footer, rows);
+    let group = row_group(rows.len());
+    let properties = properties(layout, footer, rows, group);
     let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&layout.schema), Some(properties))
         .map_err(|e| bug(e.to_string()))?;
     let room = rows.len().min(SLICE);
@@ -239,13 +244,19 @@ pub fn encode(layout: &Layout, rows: &mut Rows, footer: &Footer) -> Result<Bytes
             .and_then(|arrays| RecordBatch::try_new(Arc::clone(&layout.schema), arrays))
             .map_err(|e| bug(e.to_string()))?;
         // Not less at a time: a buffer that doubles while pages are copied into it would hold them three times.
-        if writer.in_progress_rows() + slice.len() >= ROW_GROUP {
+        if writer.in_progress_rows() + slice.len() >= group {
             reserve(&mut writer, rows.len());
         }
         writer.write(&batch).map_err(|e| bug(e.to_string()))?;
     }
     reserve(&mut writer, rows.len());
     writer.into_inner().map(Bytes::from).map_err(|e| bug(e.to_string()))
+}
+
+/// Rows of each row group of a file: all have the same, for a last one of few rows would cost as much as the others.
+fn row_group(rows: usize) -> usize {
+    let groups = (rows + ROW_GROUP / 2) / ROW_GROUP;
+    rows.div_ceil(groups.max(1)).max(1)
 }
 
 /// Makes room for the rows that are not written yet, as many as `rows` in all, should they be as large as those that are.
@@ -265,10 +276,12 @@ const LENGTHS_APART: Encoding = Encoding::DELTA_LENGTH_BYTE_ARRAY;
 /// Rows that are looked at to see how often a column repeats itself.
 const SAMPLE: usize = 1024;
 
-/// True for columns whose values differ so much that a dictionary and the numbers into it would be no smaller.
+/// True for columns whose values differ so much that a dictionary for each row group, and the numbers into it, would be no
+/// smaller.
 ///
 /// From how many of a sample meet their like follows how many values there are: among `n` of `d` about `n * n / 2d`.
-fn mostly_distinct(layout: &Layout, rows: &Rows) -> Vec<bool> {
+/// A group of `n` rows has about `d * (1 - exp(-n / d))` of them.
+fn mostly_distinct(layout: &Layout, rows: &Rows, group: usize) -> Vec<bool> {
     let step = (rows.len() / SAMPLE).max(1);
     let mut seen: Vec<HashSet<&[u8], FixedState>> =
         layout.columns.iter().map(|_| HashSet::default()).collect();
@@ -286,15 +299,16 @@ fn mostly_distinct(layout: &Layout, rows: &Rows) -> Vec<bool> {
     let distinct = |((seen, counted), bytes): ((HashSet<&[u8], FixedState>, usize), usize)| {
         let repeats = counted - seen.len();
         let values = (counted * counted) as f64 / (2.0 * repeats as f64).max(1.0);
-        let (rows, width) = (rows.len() as f64, bytes as f64 / counted.max(1) as f64);
+        let (rows, width) = (group as f64, bytes as f64 / counted.max(1) as f64);
+        let values = values * (1.0 - (-rows / values).exp());
         let numbers = rows * values.max(2.0).log2() / 8.0;
-        counted >= 32 && values.min(rows) * width + numbers > rows * width
+        counted >= 32 && values * width + numbers > rows * width
     };
     seen.into_iter().zip(counted).zip(bytes).map(distinct).collect()
 }
 
-fn properties(layout: &Layout, footer: &Footer, rows: &Rows) -> WriterProperties {
-    let distinct = mostly_distinct(layout, rows);
+fn properties(layout: &Layout, footer: &Footer, rows: &Rows, group: usize) -> WriterProperties {
+    let distinct = mostly_distinct(layout, rows, group);
     let stored: Vec<_> = layout.stored().collect();
     let sorting = layout.sort.iter().filter_map(|s| stored.iter().position(|(i, _)| i == s));
     let sorting = sorting
@@ -303,7 +317,8 @@ fn properties(layout: &Layout, footer: &Footer, rows: &Rows) -> WriterProperties
     let mut properties = WriterProperties::builder()
         .set_created_by(concat!("lakehead ", env!("CARGO_PKG_VERSION")).into())
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_max_row_group_row_count(Some(ROW_GROUP))
+        .set_max_row_group_row_count(Some(group))
+        .set_dictionary_page_size_limit(DICTIONARY)
         .set_bloom_filter_position(BloomFilterPosition::End)
         .set_key_value_metadata(Some(footer.key_values()))
         .set_sorting_columns(Some(sorting).filter(|s| !s.is_empty()));
@@ -327,7 +342,7 @@ fn properties(layout: &Layout, footer: &Footer, rows: &Rows) -> WriterProperties
                 properties = properties
                     .set_column_bloom_filter_enabled(path.clone(), true)
                     .set_column_bloom_filter_fpp(path.clone(), 0.04)
-                    .set_column_bloom_filter_max_ndv(path.clone(), rows.len().min(ROW_GROUP) as u64)
+                    .set_column_bloom_filter_max_ndv(path.clone(), group as u64)
                     .set_column_dictionary_enabled(path.clone(), false)
                     .set_column_encoding(path, LENGTHS_APART);
             }

@@ -84,7 +84,7 @@ fn a_tenant_stands_in_few_row_groups_and_each_has_its_filter() {
     let catalog = Catalog::builtin();
     let layouts = Layouts::load(&catalog, None, &[]).expect("layouts");
     let layout = layouts.named("risk_evaluations").expect("layout");
-    let count = 2 * ROW_GROUP + 1;
+    let count = ROW_GROUP * 2 + 2;
     let body = |i: usize| {
         risk(&format!("t{}", i % 7), "o", 1, "0.5", "").replace(r#""id":"e1""#, &format!(r#""id":"e{i}""#))
     };
@@ -96,16 +96,13 @@ fn a_tenant_stands_in_few_row_groups_and_each_has_its_filter() {
 
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).expect("parquet");
     let groups = reader.metadata().row_groups();
-    assert_eq!(
-        groups.iter().map(|g| g.num_rows()).collect::<Vec<_>>(),
-        [ROW_GROUP as i64, ROW_GROUP as i64, 1]
-    );
+    assert!(groups.len() == 2 && groups.iter().all(|g| g.num_rows() == ROW_GROUP as i64 + 1));
     let filters: Vec<(i64, i64)> = groups
         .iter()
         .filter_map(|g| g.columns().iter().find(|c| c.column_path().string() == "eventId"))
         .filter_map(|c| c.bloom_filter_offset().zip(c.bloom_filter_length().map(i64::from)))
         .collect();
-    assert_eq!(filters.len(), 3);
+    assert_eq!(filters.len(), 2);
     assert!(filters.windows(2).all(|w| w[0].0 + w[0].1 == w[1].0), "read in one piece: {filters:?}");
     let holds = |tenant: &str| {
         let column = groups[0].columns().iter().position(|c| c.column_path().string() == "tenantId");
@@ -117,7 +114,7 @@ fn a_tenant_stands_in_few_row_groups_and_each_has_its_filter() {
         };
         groups.iter().filter(|g| range(g).contains(&tenant.to_owned())).count()
     };
-    assert_eq!((holds("t0"), holds("t6")), (1, 2));
+    assert_eq!((holds("t0"), holds("t6")), (1, 1));
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub(super) async fn explain(
                 let (first, one, other) = (shown(first), by(&contents[0]), by(r));
                 let detail =
                     format!("{other} names it, {one} names {first}: one id of one tenant, another content");
-                f.add(What::TwoContents, shown(path), detail);
+                f.add(What::ReusedId, shown(path), detail);
             }
         }
     }

@@ -87,6 +87,8 @@ pub enum What {
     EndedChain,
     /// Two contents of one name that the writer declared and kept.
     DeclaredConflict,
+    /// Two contents of one id under two paths, both signed: sent twice, with another time or routing key.
+    ReusedId,
     /// Evidence past its retention is gone, as it may be.
     Expired,
     /// A span in which no writer ran.
@@ -103,7 +105,9 @@ impl What {
             NoDigests | Pending | Orphan | BeforeFirstDigest | Silent | NotAnchored | NothingChecked => {
                 Weight::Incomplete
             }
-            DeclaredGap | EndedChain | DeclaredConflict | Expired | NoWriter | Leftover => Weight::Notice,
+            DeclaredGap | EndedChain | DeclaredConflict | ReusedId | Expired | NoWriter | Leftover => {
+                Weight::Notice
+            }
             _ => Weight::Tampered,
         }
     }

@@ -270,6 +270,24 @@ fn status_of_nothing_and_of_strange_things() {
 }
 
 #[test]
+fn status_counts_files_of_other_columns_too() {
+    let home = Home::new();
+    home.events("in.ndjson", &[events::risk(1), events::risk(2), events::audit(3)]);
+    home.run(&["backfill", "in.ndjson"]).ok();
+    let lake = home.lake();
+    let strange = &lake.files("audit_log")[0];
+    let folder = lake.files("risk_evaluations")[0].with_file_name("");
+    for name in ["0-000001.parquet", "z-000001.parquet"] {
+        std::fs::copy(strange, folder.join(name)).expect("own folder");
+    }
+    let status = home.run(&["status", "--json"]).ok().json();
+    let datasets = status["datasets"].as_array().expect("a list");
+    let risks = datasets.iter().find(|d| d["name"] == "risk_evaluations").expect("there");
+    let own = lake.files("risk_evaluations").len() as u64;
+    assert_eq!((&risks["rows"], &risks["files"], &risks["unreadable"]), (&4.into(), &own.into(), &0.into()));
+}
+
+#[test]
 fn no_secret_is_in_any_output() {
     const SECRETS: [&str; 4] = ["s3cr3t-amqp", "s3cr3t-key", "s3cr3tsas", "c2VjcmV0LWtleQ=="];
     let variables = [

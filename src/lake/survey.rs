@@ -1,15 +1,11 @@
 //! Counting a lake: files, rows, days, bytes, newest event, from listings and footers.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
-use std::sync::{Arc, OnceLock};
+mod local;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
-use object_store::ObjectMeta;
-use parquet::errors::ParquetError;
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::TryStreamExt;
 use parquet::file::metadata::ParquetMetaData;
-use parquet::schema::types::SchemaDescPtr;
 use serde::Serialize;
 
 use crate::batch::encode::Footer;
@@ -19,7 +15,7 @@ use crate::event::time::format_micros;
 use crate::layout::partition::day_of_path;
 use crate::layout::{Format, Layouts, QUARANTINE};
 use crate::store::Store;
-use crate::store::tail::{decode, read_tail};
+use crate::store::tail::read_tail;
 
 /// One dataset, counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -57,13 +53,8 @@ pub struct Survey {
     pub writers: usize,
 }
 
-/// Footers that a task reads, those that are asked of a remote store at a time, and tasks at a time.
-const TOGETHER: usize = 256;
+/// Footers that are asked of a store at a time.
 const WIDTH: usize = 32;
-const AT_ONCE: usize = 4;
-
-/// Bytes that are read of the end of a file on this machine at first.
-const END: u64 = 16 << 10;
 
 #[derive(Debug, Default)]
 struct Counter {
@@ -91,80 +82,37 @@ pub async fn survey(lake: &Store, archive: &Store, audit_prefix: &str, layouts: 
     Ok(survey)
 }
 
+/// True for a file that is one of a dataset's. The quarantine has marks of what was replayed beside its files.
+fn is_counted(name: &str, path: &str) -> bool {
+    path.ends_with(".parquet") && !(name == QUARANTINE && path.contains("/_replayed/"))
+}
+
 async fn parquet(store: &Store, name: &str) -> Result<Option<Dataset>> {
-    let folder = store.path(name)?;
-    let files = store.list(&folder).try_filter(|m| {
-        let marks = name == QUARANTINE && m.location.as_ref().contains("/_replayed/");
-        std::future::ready(m.location.as_ref().ends_with(".parquet") && !marks)
-    });
-    let schema = Arc::default();
+    let died = |e| Error::bug("reading footers has died").source(e);
+    if let Some(root) = store.folder() {
+        let (folder, dataset) = (root.join(name), name.to_owned());
+        let counted = tokio::task::spawn_blocking(move || local::count(&dataset, &folder)).await;
+        return Ok(counted.map_err(died)??.finish(name));
+    }
+    let files = store.list(&store.path(name)?);
     let counter = files
-        .ready_chunks(TOGETHER)
-        .map(|files| files.into_iter().collect::<Result<Vec<_>>>())
-        .map_ok(|files| {
-            let read = tokio::spawn(read_all(store.clone(), files, Arc::clone(&schema)));
-            async { read.await.map_err(|e| Error::bug("reading footers has died").source(e))? }
+        .try_filter(|m| std::future::ready(is_counted(name, m.location.as_ref())))
+        .map_ok(|meta| {
+            let store = store.clone();
+            // A task each, so that every core parses.
+            let read = tokio::spawn(async move {
+                let tail = read_tail(&store, &meta.location, meta.size).await.ok();
+                (meta, tail)
+            });
+            async move { read.await.map_err(died) }
         })
-        .try_buffer_unordered(AT_ONCE)
-        .try_fold(Counter::default(), |mut counter, files| {
-            files.iter().for_each(|(meta, metadata)| counter.file(meta, metadata.as_ref()));
+        .try_buffer_unordered(WIDTH)
+        .try_fold(Counter::default(), |mut counter, (meta, tail)| {
+            counter.file(meta.location.as_ref(), meta.size, tail.as_ref().map(|t| &t.metadata));
             std::future::ready(Ok(counter))
         })
         .await?;
     Ok(counter.finish(name))
-}
-
-/// A file, and its metadata unless it is damaged: status is what one looks at when something is wrong.
-type Read = (ObjectMeta, Option<ParquetMetaData>);
-
-/// The schema of a dataset, once a file of it was read.
-type Schema = Arc<OnceLock<SchemaDescPtr>>;
-
-async fn read_all(store: Store, files: Vec<ObjectMeta>, schema: Schema) -> Result<Vec<Read>> {
-    let Some(folder) = store.folder().map(ToOwned::to_owned) else {
-        let reads = stream::iter(files).map(|meta| async {
-            let tail = read_tail(&store, &meta.location, meta.size).await;
-            (meta, tail.ok().map(|t| t.metadata))
-        });
-        return Ok(reads.buffer_unordered(WIDTH).collect().await);
-    };
-    let read = tokio::task::spawn_blocking(move || {
-        let mut end = Vec::new();
-        let read = |meta: ObjectMeta| {
-            let metadata = read_file(&folder.join(meta.location.as_ref()), meta.size, &schema, &mut end);
-            (meta, metadata.ok())
-        };
-        files.into_iter().map(read).collect()
-    });
-    read.await.map_err(|e| Error::bug("reading footers has died").source(e))
-}
-
-/// Reads a file's metadata from this machine's disk; `end` is scratch.
-fn read_file(
-    path: &std::path::Path,
-    size: u64,
-    schema: &OnceLock<SchemaDescPtr>,
-    end: &mut Vec<u8>,
-) -> std::result::Result<ParquetMetaData, ParquetError> {
-    let mut file = File::open(path)?;
-    let mut want = END.min(size);
-    loop {
-        end.resize(want as usize, 0);
-        file.seek(SeekFrom::Start(size - want))?;
-        file.read_exact(end)?;
-        // A file of another version of its layout has other columns. Then it is read with its own.
-        let known = schema.get().and_then(|schema| decode(end, Some(Arc::clone(schema))).ok());
-        match known.map_or_else(|| decode(end, None), Ok) {
-            Err(ParquetError::NeedMoreData(more)) if (more as u64) > want && want < size => {
-                want = (more as u64).min(size);
-            }
-            Ok(metadata) => {
-                schema.get_or_init(|| metadata.file_metadata().schema_descr_ptr());
-                return Ok(metadata);
-            }
-            failed => return failed,
-        }
-    }
 }
 
 async fn blobs(store: &Store, name: &str, prefix: &str) -> Result<Option<Dataset>> {
@@ -186,7 +134,8 @@ async fn blobs(store: &Store, name: &str, prefix: &str) -> Result<Option<Dataset
 }
 
 impl Counter {
-    fn file(&mut self, meta: &ObjectMeta, metadata: Option<&ParquetMetaData>) {
+    /// Counts a file. A damaged one has no metadata: it is counted, for status is what one looks at when something is wrong.
+    fn file(&mut self, path: &str, size: u64, metadata: Option<&ParquetMetaData>) {
         let dataset = &mut self.dataset;
         let Some(metadata) = metadata else {
             dataset.unreadable += 1;
@@ -198,10 +147,21 @@ impl Counter {
             return;
         }
         dataset.files += 1;
-        dataset.bytes += meta.size;
+        dataset.bytes += size;
         dataset.rows += metadata.file_metadata().num_rows().unsigned_abs();
-        self.days.extend(day_of_path(meta.location.as_ref()));
+        self.days.extend(day_of_path(path));
         self.newest = self.newest.max(footer.and_then(|f| f.span).map(|(_, newest)| newest));
+    }
+
+    fn merge(&mut self, other: Counter) {
+        let (all, more) = (&mut self.dataset, other.dataset);
+        all.rows += more.rows;
+        all.files += more.files;
+        all.bytes += more.bytes;
+        all.fences += more.fences;
+        all.unreadable += more.unreadable;
+        self.days.extend(other.days);
+        self.newest = self.newest.max(other.newest);
     }
 
     fn finish(mut self, name: &str) -> Option<Dataset> {

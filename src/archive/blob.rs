@@ -1,9 +1,9 @@
 //! Names and contents of audit blobs.
 //!
 //! Owns the two pure functions from an event to its object: [`blob_path`] and [`render_blob`], and their reverse for
-//! verification, [`inspect`] and [`event_key`]. Does not own where the fields come from (decoding) nor the put. The invariant: both
-//! are functions of the message alone, so a redelivery gives the same name and the same bytes; [`RENDERING`] counts the
-//! versions of that function, and version 1 is frozen by golden vectors.
+//! verification, [`inspect`] and [`event_key`]. Does not own where the fields come from (decoding) nor the put. The
+//! invariant: both are functions of the message alone, so a redelivery gives the same name and the same bytes;
+//! [`RENDERING`] counts the versions of that function, and version 1 is frozen by golden vectors.
 
 use percent_encoding::percent_decode_str;
 
@@ -156,7 +156,7 @@ pub fn split(path: &str) -> Option<(&str, &str)> {
 ///
 /// A long id is hashed in the path, and under a shorter routing key the same one is not, so it is hashed here.
 pub fn event_key(path: &str, tenant: Option<&str>) -> Option<Hash> {
-    let (_, named) = split(path)?.1.strip_suffix(".json")?.split_once('-')?;
+    let named = named(split(path)?.1)?;
     let hashed = named.strip_prefix("sha256-").and_then(|hex| hex.parse().ok());
     let id: Hash = hashed.unwrap_or_else(|| Hash::of(&percent_decode_str(named).collect::<Vec<u8>>()));
     let mut key = id.0.to_vec();
@@ -167,9 +167,14 @@ pub fn event_key(path: &str, tenant: Option<&str>) -> Option<Hash> {
     Some(Hash::of(&key))
 }
 
+/// What a file name has behind its routing key: the id, and the mark of a conflict.
+fn named(name: &str) -> Option<&str> {
+    name.strip_suffix(".json")?.split_once('-').map(|(_, named)| named)
+}
+
 /// Whether a file name is one of this id: `Some(true)` as a conflict, `Some(false)` as itself.
 fn names(name: &str, id: &str, sha256: &Hash) -> Option<bool> {
-    let (_, named) = name.strip_suffix(".json")?.split_once('-')?;
+    let named = named(name)?;
     let mut encoded = String::with_capacity(id.len());
     encode(&mut encoded, id, false);
     let fits = |named: &str| named == encoded || named.strip_prefix("sha256-").is_some_and(|h| hashed(h, id));

@@ -132,7 +132,7 @@ async fn check(setup: &Setup, args: &AuditVerify) -> Result<ExitCode> {
     options.expect_head.clone_from(&args.expect_head);
     options.unsigned_before = args.unsigned_before.map(day);
     options.anchor = anchor(setup, args.anchor.as_deref())?.as_ref().map(place);
-    options.local = local_folder(archive_location(setup));
+    options.local = archive.folder().map(ToOwned::to_owned);
     options.concurrency = setup.config.archive.concurrency;
     let progress = Arc::clone(&options.progress);
     let (place, prefix) = (place(&archive), setup.config.data_lake.audit_path_prefix.clone());

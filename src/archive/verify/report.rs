@@ -39,7 +39,7 @@ pub enum What {
     Moved,
     /// A content that does not fit its path, or a digest's path that does not fit its time.
     Contradiction,
-    /// Two digests name one path, or one id of one tenant under two paths, with different contents.
+    /// Two digests name one path with different contents.
     TwoContents,
     /// A digest is gone from the middle or the beginning of its chain.
     MissingDigest,

@@ -35,6 +35,7 @@ struct Node {
     kind: Kind,
     key_escaped: bool,
     escaped: bool,
+    key_hash: u32,
     key: (u32, u32),
     value: (u32, u32),
     /// Index of the first node behind this one's subtree.
@@ -228,7 +229,13 @@ impl<'a> Value<'a> {
     /// True if it is a member called `key`.
     #[inline]
     pub fn is_called(self, key: &str) -> bool {
-        *self.key_bytes() == *key.as_bytes()
+        let node = self.node();
+        if node.key_escaped {
+            return *self.key() == *key;
+        }
+        let (from, to) = (node.key.0 as usize, node.key.1 as usize);
+        // Keys differ in their lengths more often than not.
+        to - from == key.len() && self.doc.text.as_bytes()[from..to] == *key.as_bytes()
     }
 
     /// The members of an object in document order; nothing for anything else.

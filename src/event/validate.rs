@@ -137,7 +137,10 @@ impl Check<'_> {
             };
             seen |= 1 << i;
             next = i + 1;
-            self.value(&fields[i].ty, member, &Path { parent: Some(path), step: Step::Member(member) });
+            let ty = &fields[i].ty;
+            if fits(ty, member) != Some(true) {
+                self.value(ty, member, &Path { parent: Some(path), step: Step::Member(member) });
+            }
         }
         let all = u64::MAX.checked_shl(fields.len() as u32).map_or(u64::MAX, |above| !above);
         if seen == all {
@@ -154,34 +157,39 @@ impl Check<'_> {
     }
 
     fn value(&mut self, ty: &Type, value: Value<'_>, path: &Path<'_>) {
-        let fits = match ty {
-            Type::Json => true,
-            Type::Object(fields) => return self.object(fields, value, path),
-            Type::List(inner) if value.kind() == Kind::Array => {
+        match (ty, fits(ty, value)) {
+            (_, Some(true)) => {}
+            (Type::Object(fields), _) => self.object(fields, value, path),
+            (Type::List(inner), None) => {
                 for (i, element) in value.elements().enumerate() {
                     self.value(inner, element, &Path { parent: Some(path), step: Step::Index(i) });
                 }
-                true
             }
-            Type::List(_) => false,
-            Type::Int => is_integer(value),
-            Type::Number => is_number(value),
-            Type::Bool => value.kind() == Kind::Bool,
-            Type::Money => is_number(value) || value.as_str().is_some_and(|s| format::is_decimal(&s)),
-            Type::Uuid => value.as_bytes().is_some_and(|s| format::is_uuid(&s)),
-            Type::Id => value.as_bytes().is_some_and(|s| !s.is_empty()),
-            Type::String => value.kind() == Kind::String,
-            Type::Time => value.as_str().is_some_and(|s| format::is_date_time(&s)),
-            Type::Date => value.as_str().is_some_and(|s| format::is_date(&s)),
-            Type::Email => value.as_str().is_some_and(|s| format::is_email(&s)),
-            Type::Enum(values) => {
-                value.as_bytes().is_some_and(|s| values.iter().any(|v| v.as_bytes() == &*s))
-            }
-        };
-        if !fits {
-            self.violation(path, expected(ty), found(value));
+            _ => self.violation(path, expected(ty), found(value)),
         }
     }
+}
+
+/// Whether a value is one of `ty`; none if what is within it decides.
+#[inline]
+fn fits(ty: &Type, value: Value<'_>) -> Option<bool> {
+    Some(match ty {
+        Type::Json => true,
+        Type::Object(_) => return None,
+        Type::List(_) if value.kind() == Kind::Array => return None,
+        Type::List(_) => false,
+        Type::Int => is_integer(value),
+        Type::Number => is_number(value),
+        Type::Bool => value.kind() == Kind::Bool,
+        Type::Money => is_number(value) || value.as_str().is_some_and(|s| format::is_decimal(&s)),
+        Type::Uuid => value.as_bytes().is_some_and(|s| format::is_uuid(&s)),
+        Type::Id => value.as_bytes().is_some_and(|s| !s.is_empty()),
+        Type::String => value.kind() == Kind::String,
+        Type::Time => value.as_str().is_some_and(|s| format::is_date_time(&s)),
+        Type::Date => value.as_str().is_some_and(|s| format::is_date(&s)),
+        Type::Email => value.as_str().is_some_and(|s| format::is_email(&s)),
+        Type::Enum(values) => value.as_bytes().is_some_and(|s| values.iter().any(|v| v.as_bytes() == &*s)),
+    })
 }
 
 fn is_number(value: Value<'_>) -> bool {

@@ -23,7 +23,7 @@ struct Frame {
     close: u8,
     keys: u32,
     /// One bit for each key's hash: a key whose bit is set may stand there already.
-    seen: [u64; 2],
+    seen: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -31,34 +31,40 @@ struct Key {
     from: u32,
     to: u32,
     escaped: bool,
+    hash: u32,
 }
 
-const NO_KEY: Key = Key { from: 0, to: 0, escaped: false };
+const NO_KEY: Key = Key { from: 0, to: 0, escaped: false, hash: 0 };
 
 /// Objects with more keys than this are checked for duplicates by sorting at their end.
 const FEW_KEYS: u32 = 32;
 
 /// Checks `text` and leaves its values in `memory.nodes`.
 pub(super) fn scan(memory: &mut Memory, text: &str, limits: Limits) -> Result<(), Defect> {
-    memory.nodes.clear();
-    memory.outer.clear();
-    marks::of(text.as_bytes(), &mut memory.marks);
-    let top = Frame { node: u32::MAX, close: 0, keys: 0, seen: [0; 2] };
-    Pass { memory, top, text, b: text.as_bytes(), at: 0, depth: 0, limits }.run()
+    let Memory { nodes, outer, marks } = memory;
+    nodes.clear();
+    outer.clear();
+    marks::of(text.as_bytes(), marks);
+    let top = Frame { node: u32::MAX, close: 0, keys: 0, seen: 0 };
+    let body = Body { text, marks };
+    Pass { nodes, outer, top, body, b: text.as_bytes(), at: 0, limits }.run()
 }
 
+/// Stays in registers: what is not inlined gets copies of its fields, never a reference to it.
 struct Pass<'s, 'a> {
-    memory: &'s mut Memory,
-    /// The innermost open array or object; those around it are in `memory.outer`.
+    nodes: &'s mut Vec<Node>,
+    /// Those around the innermost array or object.
+    outer: &'s mut Vec<Frame>,
+    /// The innermost open array or object.
     top: Frame,
-    text: &'a str,
+    body: Body<'a>,
     b: &'a [u8],
     at: usize,
-    depth: usize,
     limits: Limits,
 }
 
 impl Pass<'_, '_> {
+    #[inline(always)]
     fn run(mut self) -> Result<(), Defect> {
         let mut key = NO_KEY;
         loop {
@@ -70,7 +76,7 @@ impl Pass<'_, '_> {
                 self.at += 1;
                 self.close()?;
             }
-            while self.depth > 0 {
+            while self.top.close != 0 {
                 match self.next() {
                     Some(b',') => {
                         self.at += 1;
@@ -83,7 +89,7 @@ impl Pass<'_, '_> {
                     _ => return Err(self.bad(if self.in_object() { "`,` or `}`" } else { "`,` or `]`" })),
                 }
             }
-            if self.depth == 0 {
+            if self.top.close == 0 {
                 let over = self.next().is_none();
                 return if over { Ok(()) } else { Err(self.bad("nothing more after the value")) };
             }
@@ -101,16 +107,11 @@ impl Pass<'_, '_> {
     fn next(&mut self) -> Option<u8> {
         match self.peek() {
             Some(c) if c > b' ' => Some(c),
-            _ => self.behind_space(),
+            _ => {
+                self.at = behind_space(self.b, self.at);
+                self.peek()
+            }
         }
-    }
-
-    #[cold]
-    fn behind_space(&mut self) -> Option<u8> {
-        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
-            self.at += 1;
-        }
-        self.peek()
     }
 
     #[inline(always)]
@@ -118,14 +119,9 @@ impl Pass<'_, '_> {
         self.top.close == b'}'
     }
 
-    #[cold]
+    #[inline(always)]
     fn bad(&self, wanted: &str) -> Defect {
-        let at = self.at;
-        let detail = match self.text.get(at..).and_then(|rest| rest.chars().next()) {
-            Some(c) => format!("expected {wanted} at byte {at}, found {c:?}"),
-            None => format!("expected {wanted} at byte {at}, found the end"),
-        };
-        Defect::new(Reason::NotJson, detail)
+        self.body.bad(self.at, wanted)
     }
 
     /// One value; true if it is an array or object, which is only opened here.
@@ -147,37 +143,27 @@ impl Pass<'_, '_> {
             Some(b'n') => self.word("null", Kind::Null)?,
             _ => return Err(self.bad("a JSON value")),
         };
-        let next = self.memory.nodes.len() as u32 + 1;
-        self.memory.nodes.push(Node {
-            kind,
-            key_escaped: key.escaped,
-            escaped,
-            key: (key.from, key.to),
-            value: (start as u32, self.at as u32),
-            next,
-        });
+        let next = self.nodes.len() as u32 + 1;
+        self.push(kind, key, escaped, (start as u32, self.at as u32), next);
         Ok(false)
     }
 
     #[inline(always)]
+    fn push(&mut self, kind: Kind, key: Key, escaped: bool, value: (u32, u32), next: u32) {
+        let Key { from, to, escaped: key_escaped, hash: key_hash } = key;
+        self.nodes.push(Node { kind, key_escaped, escaped, key_hash, key: (from, to), value, next });
+    }
+
+    #[inline(always)]
     fn open(&mut self, kind: Kind, key: Key) -> Result<bool, Defect> {
-        if self.depth >= self.limits.max_depth {
-            let detail = format!("more than {} levels of nesting at byte {}", self.limits.max_depth, self.at);
-            return Err(Defect::new(Reason::TooDeep, detail));
+        if self.outer.len() >= self.limits.max_depth {
+            return Err(too_deep(self.limits, self.at));
         }
-        let node = self.memory.nodes.len() as u32;
-        self.memory.nodes.push(Node {
-            kind,
-            key_escaped: key.escaped,
-            escaped: false,
-            key: (key.from, key.to),
-            value: (self.at as u32, 0),
-            next: 0,
-        });
-        self.memory.outer.push(self.top);
+        let node = self.nodes.len() as u32;
+        self.push(kind, key, false, (self.at as u32, 0), 0);
+        self.outer.push(self.top);
         let close = if kind == Kind::Object { b'}' } else { b']' };
-        self.top = Frame { node, close, keys: 0, seen: [0; 2] };
-        self.depth += 1;
+        self.top = Frame { node, close, keys: 0, seen: 0 };
         self.at += 1;
         Ok(true)
     }
@@ -185,16 +171,15 @@ impl Pass<'_, '_> {
     #[inline(always)]
     fn close(&mut self) -> Result<(), Defect> {
         if self.top.keys > FEW_KEYS {
-            self.check_many()?;
+            self.body.check_many(self.nodes, self.top.node)?;
         }
-        let end = self.memory.nodes.len() as u32;
-        let node = &mut self.memory.nodes[self.top.node as usize];
+        let end = self.nodes.len() as u32;
+        let node = &mut self.nodes[self.top.node as usize];
         node.value.1 = self.at as u32;
         node.next = end;
-        if let Some(outer) = self.memory.outer.pop() {
+        if let Some(outer) = self.outer.pop() {
             self.top = outer;
         }
-        self.depth -= 1;
         Ok(())
     }
 
@@ -209,7 +194,9 @@ impl Pass<'_, '_> {
         }
         let from = self.at + 1;
         let escaped = self.string()?;
-        let key = Key { from: from as u32, to: self.at as u32 - 1, escaped };
+        let to = self.at - 1;
+        let hash = if escaped { self.body.hash_escaped(from, to) } else { hash(&self.b[from..to]) };
+        let key = Key { from: from as u32, to: to as u32, escaped, hash: (hash >> 32) as u32 };
         self.note(key)?;
         if self.next() != Some(b':') {
             return Err(self.bad("`:`"));
@@ -221,132 +208,25 @@ impl Pass<'_, '_> {
     /// Notes a key of the open object, and checks that it stands there once.
     #[inline(always)]
     fn note(&mut self, key: Key) -> Result<(), Defect> {
-        let hash = self.hash(key);
-        let (word, bit) = ((hash >> 63) as usize, 1u64 << (hash >> 57 & 63));
+        let bit = 1 << (key.hash >> 26);
         self.top.keys += 1;
-        if self.top.seen[word] & bit != 0 && self.top.keys <= FEW_KEYS {
-            self.check_few(key)?;
+        if self.top.seen & bit != 0 && self.top.keys <= FEW_KEYS {
+            self.body.check_few(self.nodes, self.top.node, key)?;
         }
-        self.top.seen[word] |= bit;
+        self.top.seen |= bit;
         Ok(())
-    }
-
-    #[inline(always)]
-    fn hash(&self, key: Key) -> u64 {
-        if key.escaped {
-            return hash(self.text_of(key).as_bytes());
-        }
-        hash(&self.b[key.from as usize..key.to as usize])
-    }
-
-    /// Compares a key with those before it in the open object.
-    #[inline(never)]
-    fn check_few(&self, key: Key) -> Result<(), Defect> {
-        let mut at = self.top.node as usize + 1;
-        while let Some(node) = self.memory.nodes.get(at) {
-            self.differ(key_of(node), key)?;
-            at = node.next as usize;
-        }
-        Ok(())
-    }
-
-    /// Compares all keys of the open object, which has many.
-    #[cold]
-    fn check_many(&self) -> Result<(), Defect> {
-        let mut keys = Vec::new();
-        let mut at = self.top.node as usize + 1;
-        while let Some(node) = self.memory.nodes.get(at) {
-            keys.push(key_of(node));
-            at = node.next as usize;
-        }
-        keys.sort_unstable_by(|a, b| self.text_of(*a).cmp(&self.text_of(*b)).then(a.from.cmp(&b.from)));
-        keys.windows(2).try_for_each(|pair| self.differ(pair[0], pair[1]))
-    }
-
-    fn text_of(&self, key: Key) -> Cow<'_, str> {
-        text(self.text, (key.from, key.to), key.escaped)
-    }
-
-    fn differ(&self, a: Key, b: Key) -> Result<(), Defect> {
-        let x = self.text_of(a);
-        if x != self.text_of(b) {
-            return Ok(());
-        }
-        let shown: String = x.chars().take(64).collect();
-        Err(Defect::new(
-            Reason::DuplicateKey,
-            format!("key {shown:?} stands twice in one object, at byte {}", b.from),
-        ))
     }
 
     /// A string with its quotes; true if it has escapes.
     #[inline(always)]
     fn string(&mut self) -> Result<bool, Defect> {
-        self.at += 1;
-        self.plain();
+        self.at = marks::next(self.body.marks, self.at + 1);
         if self.peek() == Some(b'"') {
             self.at += 1;
             return Ok(false);
         }
-        self.rest_of_string()
-    }
-
-    #[cold]
-    fn rest_of_string(&mut self) -> Result<bool, Defect> {
-        loop {
-            match self.peek() {
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(true);
-                }
-                Some(b'\\') => self.escape()?,
-                Some(_) => return Err(self.bad("no control character within a string")),
-                None => return Err(self.bad("the end of a string")),
-            }
-            self.plain();
-        }
-    }
-
-    /// Moves to the next quote, backslash or control character.
-    #[inline(always)]
-    fn plain(&mut self) {
-        self.at = marks::next(&self.memory.marks, self.at);
-    }
-
-    #[cold]
-    fn escape(&mut self) -> Result<(), Defect> {
-        match self.b.get(self.at + 1) {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
-                self.at += 2;
-                Ok(())
-            }
-            Some(b'u') => {
-                let unit = self.hex4(self.at + 2)?;
-                match unit {
-                    0xD800..=0xDBFF => {
-                        let low = if self.b.get(self.at + 6..self.at + 8) == Some(b"\\u") {
-                            self.hex4(self.at + 8)?
-                        } else {
-                            0
-                        };
-                        if !(0xDC00..=0xDFFF).contains(&low) {
-                            return Err(self.bad("no lone surrogate"));
-                        }
-                        self.at += 12;
-                    }
-                    0xDC00..=0xDFFF => return Err(self.bad("no lone surrogate")),
-                    _ => self.at += 6,
-                }
-                Ok(())
-            }
-            _ => Err(self.bad("a known escape")),
-        }
-    }
-
-    fn hex4(&self, at: usize) -> Result<u32, Defect> {
-        let digits = self.b.get(at..at + 4).filter(|d| d.iter().all(u8::is_ascii_hexdigit));
-        let digits = digits.ok_or_else(|| self.bad("four hexadecimal digits after \\u"))?;
-        Ok(digits.iter().fold(0, |n, d| n * 16 + (*d as char).to_digit(16).unwrap_or(0)))
+        self.at = self.body.rest_of_string(self.at)?;
+        Ok(true)
     }
 
     #[inline(always)]
@@ -390,6 +270,7 @@ impl Pass<'_, '_> {
         if self.at == start { Err(self.bad("a digit")) } else { Ok(()) }
     }
 
+    #[inline(always)]
     fn word(&mut self, word: &str, kind: Kind) -> Result<Kind, Defect> {
         if self.b[self.at..].starts_with(word.as_bytes()) {
             self.at += word.len();
@@ -400,8 +281,130 @@ impl Pass<'_, '_> {
     }
 }
 
+#[cold]
+fn behind_space(b: &[u8], mut at: usize) -> usize {
+    while let Some(b' ' | b'\n' | b'\r' | b'\t') = b.get(at) {
+        at += 1;
+    }
+    at
+}
+
+#[cold]
+fn too_deep(limits: Limits, at: usize) -> Defect {
+    let detail = format!("more than {} levels of nesting at byte {at}", limits.max_depth);
+    Defect::new(Reason::TooDeep, detail)
+}
+
+/// What is scanned, for the cases that are few.
+#[derive(Clone, Copy)]
+struct Body<'a> {
+    text: &'a str,
+    marks: &'a [u64],
+}
+
+impl Body<'_> {
+    #[cold]
+    fn bad(self, at: usize, wanted: &str) -> Defect {
+        let detail = match self.text.get(at..).and_then(|rest| rest.chars().next()) {
+            Some(c) => format!("expected {wanted} at byte {at}, found {c:?}"),
+            None => format!("expected {wanted} at byte {at}, found the end"),
+        };
+        Defect::new(Reason::NotJson, detail)
+    }
+
+    /// The rest of a string that is not plain: where it ends, behind its quote.
+    #[cold]
+    fn rest_of_string(self, mut at: usize) -> Result<usize, Defect> {
+        loop {
+            match self.text.as_bytes().get(at) {
+                Some(b'"') => return Ok(at + 1),
+                Some(b'\\') => at = self.escape(at)?,
+                Some(_) => return Err(self.bad(at, "no control character within a string")),
+                None => return Err(self.bad(at, "the end of a string")),
+            }
+            at = marks::next(self.marks, at);
+        }
+    }
+
+    /// Where an escape ends.
+    fn escape(self, at: usize) -> Result<usize, Defect> {
+        let b = self.text.as_bytes();
+        match b.get(at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(at + 2),
+            Some(b'u') => match self.hex4(at, at + 2)? {
+                0xD800..=0xDBFF => {
+                    let low = if b.get(at + 6..at + 8) == Some(b"\\u") { self.hex4(at, at + 8)? } else { 0 };
+                    if (0xDC00..=0xDFFF).contains(&low) {
+                        Ok(at + 12)
+                    } else {
+                        Err(self.bad(at, "no lone surrogate"))
+                    }
+                }
+                0xDC00..=0xDFFF => Err(self.bad(at, "no lone surrogate")),
+                _ => Ok(at + 6),
+            },
+            _ => Err(self.bad(at, "a known escape")),
+        }
+    }
+
+    /// Four digits at `from`, of the escape at `at`.
+    fn hex4(self, at: usize, from: usize) -> Result<u32, Defect> {
+        let digits = self.text.as_bytes().get(from..from + 4);
+        let digits = digits.filter(|d| d.iter().all(u8::is_ascii_hexdigit));
+        let digits = digits.ok_or_else(|| self.bad(at, "four hexadecimal digits after \\u"))?;
+        Ok(digits.iter().fold(0, |n, d| n * 16 + (*d as char).to_digit(16).unwrap_or(0)))
+    }
+
+    #[cold]
+    fn hash_escaped(self, from: usize, to: usize) -> u64 {
+        hash(text(self.text, (from as u32, to as u32), true).as_bytes())
+    }
+
+    /// Compares a key with those before it in the open object.
+    #[inline(never)]
+    fn check_few(self, nodes: &[Node], object: u32, key: Key) -> Result<(), Defect> {
+        let mut at = object as usize + 1;
+        while let Some(node) = nodes.get(at) {
+            if node.key_hash == key.hash {
+                self.differ(key_of(node), key)?;
+            }
+            at = node.next as usize;
+        }
+        Ok(())
+    }
+
+    /// Compares all keys of the open object, which has many.
+    #[cold]
+    fn check_many(self, nodes: &[Node], object: u32) -> Result<(), Defect> {
+        let mut keys = Vec::new();
+        let mut at = object as usize + 1;
+        while let Some(node) = nodes.get(at) {
+            keys.push(key_of(node));
+            at = node.next as usize;
+        }
+        keys.sort_unstable_by(|a, b| self.text_of(*a).cmp(&self.text_of(*b)).then(a.from.cmp(&b.from)));
+        keys.windows(2).try_for_each(|pair| self.differ(pair[0], pair[1]))
+    }
+
+    fn text_of(&self, key: Key) -> Cow<'_, str> {
+        text(self.text, (key.from, key.to), key.escaped)
+    }
+
+    fn differ(self, a: Key, b: Key) -> Result<(), Defect> {
+        let x = self.text_of(a);
+        if x != self.text_of(b) {
+            return Ok(());
+        }
+        let shown: String = x.chars().take(64).collect();
+        Err(Defect::new(
+            Reason::DuplicateKey,
+            format!("key {shown:?} stands twice in one object, at byte {}", b.from),
+        ))
+    }
+}
+
 fn key_of(node: &Node) -> Key {
-    Key { from: node.key.0, to: node.key.1, escaped: node.key_escaped }
+    Key { from: node.key.0, to: node.key.1, escaped: node.key_escaped, hash: node.key_hash }
 }
 
 /// A quick hash of a key; equal keys are compared afterwards.

@@ -22,7 +22,7 @@ use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::event::time::format_micros;
 use crate::layout::Layout;
-use crate::layout::columns::ColumnType;
+use crate::layout::columns::{Column, ColumnType};
 use crate::layout::row::RowReader;
 
 /// Why a file was closed.
@@ -201,6 +201,11 @@ const ROW_GROUP: usize = 32_768;
 /// Bytes that a dictionary may have: whether there is one is decided before, for good.
 const DICTIONARY: usize = 4 << 20;
 
+/// Bytes of a page before it is compressed, and rows between two looks at its size. Pages are allocated several times on
+/// their way. Those of the default size were so large, where rows are, that each time was new memory from the system.
+const PAGE: usize = 256 << 10;
+const AT_ONCE: usize = 256;
+
 /// Rows that are turned into Arrow arrays at a time: so many that their bytes stay in a core's cache.
 const SLICE: usize = 2_048;
 
@@ -289,7 +294,7 @@ fn mostly_distinct(layout: &Layout, rows: &Rows, group: usize) -> Vec<bool> {
     for at in rows.index().iter().step_by(step) {
         let mut reader = RowReader::new(rows.row(at), layout.columns.len());
         for (i, column) in layout.columns.iter().enumerate() {
-            if let Some(cell) = reader.next(&column.kind) {
+            if let Some(cell) = reader.next(&column.kind).filter(|_| repeats(column)) {
                 counted[i] += 1;
                 bytes[i] += cell.len();
                 seen[i].insert(cell);
@@ -307,6 +312,12 @@ fn mostly_distinct(layout: &Layout, rows: &Rows, group: usize) -> Vec<bool> {
     seen.into_iter().zip(counted).zip(bytes).map(distinct).collect()
 }
 
+/// False for columns that never have a dictionary.
+fn repeats(column: &Column) -> bool {
+    !matches!(column.kind, ColumnType::Json | ColumnType::Binary | ColumnType::Timestamp)
+        && column.name != "eventId"
+}
+
 fn properties(layout: &Layout, footer: &Footer, rows: &Rows, group: usize) -> WriterProperties {
     let distinct = mostly_distinct(layout, rows, group);
     let stored: Vec<_> = layout.stored().collect();
@@ -319,6 +330,8 @@ fn properties(layout: &Layout, footer: &Footer, rows: &Rows, group: usize) -> Wr
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(group))
         .set_dictionary_page_size_limit(DICTIONARY)
+        .set_data_page_size_limit(PAGE)
+        .set_write_batch_size(AT_ONCE)
         .set_bloom_filter_position(BloomFilterPosition::End)
         .set_key_value_metadata(Some(footer.key_values()))
         .set_sorting_columns(Some(sorting).filter(|s| !s.is_empty()));

@@ -39,33 +39,55 @@ fn text(out: &Output) -> String {
     String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
-/// Drains until that goes well; how often the process was aborted.
-fn crashes_until_drained(site: &Site, after_each: impl Fn(usize)) -> usize {
+/// Drains until that goes well; how often the process ended of the body instead.
+fn crashes_until_drained(site: &Site, mishap: &Mishap, after_each: impl Fn(usize)) -> usize {
     for crashes in 0..20 {
-        let out = drain(site, "abort:KILLER");
+        let out = drain(site, mishap.asked);
         if out.status.success() {
             return crashes;
         }
-        assert_eq!(out.status.signal(), Some(SIGABRT), "{}", text(&out));
+        assert_eq!((out.status.signal(), out.status.code()), mishap.end, "{}", text(&out));
         after_each(crashes + 1);
     }
     panic!("it never ends");
 }
 
+/// How a body that holds the word ends its process.
+struct Mishap {
+    asked: &'static str,
+    /// Signal and exit code.
+    end: (Option<i32>, Option<i32>),
+    /// In the words of its quarantine row.
+    told: &'static str,
+}
+
+const ABORTS: Mishap = Mishap { asked: "abort:KILLER", end: (Some(SIGABRT), None), told: "signal: 6" };
+const BREAKS_THE_ENCODER: Mishap =
+    Mishap { asked: "encoder:KILLER", end: (None, Some(70)), told: "exit status: 70" };
+
 /// The neighbours have landed once, and the one body is in quarantine as poison.
-fn only_the_killer_is_poison(site: &Site, neighbours: usize) {
+fn only_the_killer_is_poison(site: &Site, mishap: &Mishap, neighbours: usize) {
     site.exactly("risk_evaluations", "eventId", "risk", neighbours);
     let rows = site.rows("_quarantine");
     assert!(!rows.is_empty());
     for row in rows {
         assert_eq!(row["reason"], "poison", "{row:?}");
-        assert!(row["detail"].contains("signal: 6"), "{row:?}");
+        assert!(row["detail"].contains(mishap.told), "{row:?}");
         assert_eq!(row["routingKey"], "risk.evaluated");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_kills_is_poison_from_its_fifth_delivery_on() {
+    poison_from_the_fifth_delivery_on(&ABORTS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_whose_row_cannot_be_encoded_is_poison_too() {
+    poison_from_the_fifth_delivery_on(&BREAKS_THE_ENCODER).await;
+}
+
+async fn poison_from_the_fifth_delivery_on(mishap: &Mishap) {
     let (broker, channel) = broker().await;
     // Of two channels the second may be handed what the first one held while both go down: that counts twice.
     let site = Site::new(&broker.url(), "queue_type = \"quorum\"\nconsumers = 1", "");
@@ -73,8 +95,8 @@ async fn a_body_that_kills_is_poison_from_its_fifth_delivery_on() {
     publish(&channel, EXCHANGE, (0..150).map(risk)).await;
     publish(&channel, EXCHANGE, [with_word(1_000, "KILLER")]).await;
     publish(&channel, EXCHANGE, (150..300).map(risk)).await;
-    assert_eq!(crashes_until_drained(&site, |_| ()), SUSPECT_ATTEMPT as usize - 1);
-    only_the_killer_is_poison(&site, 300);
+    assert_eq!(crashes_until_drained(&site, mishap, |_| ()), SUSPECT_ATTEMPT as usize - 1);
+    only_the_killer_is_poison(&site, mishap, 300);
     eventually("an empty queue", SOON, async || ready(&broker.url(), QUEUE).await == Some(0)).await;
 }
 
@@ -93,8 +115,8 @@ async fn on_a_classic_queue_dead_writers_make_suspects() {
             File::options().write(true).open(file).expect("opens").set_modified(before).expect("set");
         }
     };
-    assert_eq!(crashes_until_drained(&site, ten_minutes_pass), 3);
-    only_the_killer_is_poison(&site, 300);
+    assert_eq!(crashes_until_drained(&site, &ABORTS, ten_minutes_pass), 3);
+    only_the_killer_is_poison(&site, &ABORTS, 300);
     eventually("an empty queue", SOON, async || ready(&broker.url(), QUEUE).await == Some(0)).await;
 }
 

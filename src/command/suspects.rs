@@ -73,6 +73,8 @@ fn encode_all(block: &Block, layouts: &Layouts) -> Result<()> {
     }
     for (layout, mut rows) in batches {
         let layout = layouts.get(layout);
+        #[cfg(debug_assertions)]
+        crate::pipeline::mishap::befall_encoder(&layout.name, &rows);
         let footer = Footer {
             layout: layout.name.clone(),
             layout_version: layout.version,

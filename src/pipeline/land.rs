@@ -19,7 +19,7 @@ use crate::batch::encode::{Claims, Footer, Rolled, encode};
 use crate::batch::identities::IdentitySet;
 use crate::batch::rows::{RowRef, Rows};
 use crate::clock::Clock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::Reason;
 use crate::layout::partition::Partition;
 use crate::layout::row::IdentityKey;
@@ -168,6 +168,9 @@ pub enum End {
     Fenced(Claims),
     /// The program ends and the outcome is not known.
     Abandoned,
+    /// The rows cannot be encoded: a bug, of which the program ends. What was delivered comes again, and is tried out alone
+    /// (rule 10).
+    Broken(Error),
 }
 
 /// First and longest pause between tries.
@@ -234,8 +237,8 @@ impl Shore {
                 return End::Stored(None);
             }
             match self.encode(&mut landing).await {
-                Some(bytes) => self.put(&mut landing, bytes).await,
-                None => End::Abandoned,
+                Ok(bytes) => self.put(&mut landing, bytes).await,
+                Err(e) => End::Broken(e),
             }
         };
         let end = tokio::select! {
@@ -264,9 +267,9 @@ impl Shore {
         }
     }
 
-    async fn encode(&self, landing: &mut Landing) -> Option<Bytes> {
+    async fn encode(&self, landing: &mut Landing) -> Result<Bytes> {
         if let Some(bytes) = landing.encoded.clone() {
-            return Some(bytes);
+            return Ok(bytes);
         }
         let layout = Arc::clone(self.layouts.get(landing.partition.layout));
         let footer = footer(&layout, landing);
@@ -276,27 +279,24 @@ impl Shore {
             landing.charge.resize(landing.charge.bytes() + beside);
         }
         let mut rows = std::mem::take(&mut landing.rows);
-        let (rows, encoded) = self
-            .cpu
-            .run(move || {
-                let encoded = encode(&layout, &mut rows, &footer);
-                (rows, encoded)
-            })
-            .await?;
+        let panicked = format!(
+            "dataset {}: encoding {} rows panicked, see above",
+            self.layout(landing).name,
+            rows.len()
+        );
+        let work = move || {
+            #[cfg(debug_assertions)]
+            super::mishap::befall_encoder(&layout.name, &rows);
+            let encoded = encode(&layout, &mut rows, &footer);
+            (rows, encoded)
+        };
+        let (rows, encoded) = self.cpu.run(work).await.ok_or_else(|| Error::bug(panicked))?;
         drop(alone);
         landing.rows = rows;
-        match encoded {
-            Ok(bytes) => {
-                landing.charge.resize(landing.rows.memory() + landing.refused.memory() + bytes.len());
-                landing.encoded = Some(bytes.clone());
-                Some(bytes)
-            }
-            Err(e) => {
-                // Nothing is lost: the receipts stay unspent, and the deliveries come again to a mended program.
-                tracing::error!(error = %e, "a batch cannot be encoded");
-                std::future::pending().await
-            }
-        }
+        let bytes = encoded?;
+        landing.charge.resize(landing.rows.memory() + landing.refused.memory() + bytes.len());
+        landing.encoded = Some(bytes.clone());
+        Ok(bytes)
     }
 
     /// Puts under the writer's next name until the outcome is known.
@@ -350,7 +350,7 @@ impl Shore {
                 Ok(None)
             }
             // The store said "exists" for another reason; ask again.
-            None => Err(crate::error::Error::unreachable(format!("{path}: exists, and is not there"))),
+            None => Err(Error::unreachable(format!("{path}: exists, and is not there"))),
         }
     }
 

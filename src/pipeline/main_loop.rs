@@ -236,7 +236,7 @@ impl Loop {
             }
             Ok(Done::Landed(landed)) => {
                 self.landings -= 1;
-                self.state.landed(*landed);
+                self.state.landed(*landed)?;
             }
             Ok(Done::Shelved(shelved)) => {
                 self.blobs -= 1;

@@ -1,8 +1,12 @@
-//! Mishaps that tests ask for, in debug builds only: a body that holds the word they name kills or hangs its decoder.
+//! Mishaps that tests ask for, in debug builds only: a body that holds the word they name kills or hangs its decoder, or
+//! its rows their encoder.
 
 use std::sync::OnceLock;
 
-/// The variable that names them: `abort:WORD`, `panic:WORD` or `hang:WORD`, with commas between.
+use crate::batch::rows::Rows;
+use crate::layout::QUARANTINE;
+
+/// The variable that names them: `abort:WORD`, `panic:WORD`, `hang:WORD` or `encoder:WORD`, with commas between.
 pub const VARIABLE: &str = "DEBUG_LAKEHEAD_MISHAPS";
 
 fn asked_for() -> &'static [(String, String)] {
@@ -22,8 +26,23 @@ pub fn befall(body: &[u8]) {
             match what.as_str() {
                 "abort" => std::process::abort(),
                 "hang" => std::thread::sleep(std::time::Duration::MAX),
-                _ => panic!("a test asked for this"),
+                "panic" => panic!("a test asked for this"),
+                _ => {}
             }
+        }
+    }
+}
+
+/// Lets happen what a test wants to happen to whoever encodes these rows. Not in the quarantine: there they are bytes.
+#[allow(clippy::panic)]
+pub fn befall_encoder(dataset: &str, rows: &Rows) {
+    if dataset == QUARANTINE {
+        return;
+    }
+    for (_, word) in asked_for().iter().filter(|(what, _)| what == "encoder") {
+        let holds = |row: &[u8]| memchr::memmem::find(row, word.as_bytes()).is_some();
+        if rows.index().iter().any(|at| holds(rows.row(at))) {
+            panic!("a test asked for this");
         }
     }
 }

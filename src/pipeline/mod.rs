@@ -14,7 +14,7 @@ pub mod look;
 mod main_loop;
 mod meters;
 #[cfg(debug_assertions)]
-mod mishap;
+pub(crate) mod mishap;
 mod port;
 mod shelve;
 mod state;

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use super::{State, report};
 use crate::batch::encode::{Claims, Rolled};
 use crate::batch::rows::Rows;
+use crate::error::Result;
 use crate::event::time::day_of;
 use crate::layout::partition::Partition;
 use crate::pipeline::Rule;
@@ -16,7 +17,10 @@ use crate::pipeline::lanes::{self, LaneId};
 
 impl State {
     /// A landing has ended.
-    pub fn landed(&mut self, landed: Landed) {
+    ///
+    /// # Errors
+    /// That its rows cannot be encoded.
+    pub fn landed(&mut self, landed: Landed) -> Result<()> {
         let Landed { mut landing, present, passed, end } = landed;
         self.judged(&std::mem::take(&mut landing.refused), landing.rolled == Rolled::DeliveryLimit);
         let layout = landing.partition.layout;
@@ -49,8 +53,10 @@ impl State {
             }
             End::Fenced(claims) => self.met_fence(id, landing, claims),
             End::Abandoned => {}
+            End::Broken(bug) => return Err(bug),
         }
         self.next(id);
+        Ok(())
     }
 
     fn met_fence(&mut self, id: LaneId, mut landing: Landing, claims: Claims) {

@@ -12,8 +12,9 @@ use crate::pipeline::land::Landing;
 use crate::pipeline::lanes::{LaneId, Open};
 use crate::pipeline::{Close, Command, Limits};
 
-/// The parts of the budget that must come in before a batch without new rows is closed, and between two looks.
-const QUIET: (u64, u64) = (8, 32);
+/// The part of the budget that must come in before a batch without new rows is closed; the same for one that holds as much
+/// itself, so that waiting costs more than another file; and between two looks.
+const QUIET: (u64, u64, u64) = (8, 16, 64);
 
 /// Share of the budget from which on the largest batch is sealed, and that landings may hold meanwhile.
 const PRESSURE: (usize, usize) = (3, 4);
@@ -139,7 +140,7 @@ impl State {
     pub(super) fn seal_quiet(&mut self) {
         let (now, before) = self.taken_in;
         let limit = self.budget.limit() as u64;
-        if self.settings.redelivers || now - before < limit / QUIET.1 {
+        if self.settings.redelivers || now - before < limit / QUIET.2 {
             return;
         }
         self.taken_in.1 = now;
@@ -147,8 +148,11 @@ impl State {
             .lanes
             .iter()
             .flat_map(|(id, _, lane)| {
-                let quiet =
-                    |open: &Option<Open>| open.as_ref().is_some_and(|o| now - o.last_at >= limit / QUIET.0);
+                let wait = |o: &Open| {
+                    let large = o.held() as u64 >= limit / QUIET.1;
+                    limit / if large { QUIET.1 } else { QUIET.0 }
+                };
+                let quiet = |open: &Option<Open>| open.as_ref().is_some_and(|o| now - o.last_at >= wait(o));
                 let fresh = quiet(&lane.fresh).then_some((id, false));
                 fresh.into_iter().chain(quiet(&lane.flagged).then_some((id, true)))
             })
@@ -343,7 +347,7 @@ mod tests {
         for landing in state.take_ready() {
             rows += landing.rows.len();
             let (present, end) = (Rows::default(), End::Stored(Some(100)));
-            state.landed(Landed { landing, present, passed: Vec::new(), end });
+            state.landed(Landed { landing, present, passed: Vec::new(), end }).expect("landed");
         }
         state.tell();
         state.seal_starved(at);

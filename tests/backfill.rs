@@ -412,19 +412,13 @@ fn is_root() -> bool {
     out.stdout.starts_with(b"0")
 }
 
-/// True where this process may mount file systems in a namespace of its own.
-fn may_mount() -> bool {
-    let out = Command::new("unshare").args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
-    out.is_ok_and(|o| o.status.success())
-}
-
 #[test]
 fn a_folder_that_cannot_be_written_is_told() {
     let home = Home::new().with(&[("LAKEHEAD_RABBITMQ__CONNECT_TIMEOUT", "1s".to_owned())]);
     home.events("in.ndjson", &risks(0..3));
     home.write("lake/keep", "");
     let ran = if is_root() {
-        if !may_mount() {
+        if !support::may_mount() {
             eprintln!("skipped: root here may not mount, and permissions do not stop root");
             return;
         }
@@ -473,7 +467,7 @@ fn a_full_disk_is_told_and_the_next_run_lands_everything() {
 
 #[test]
 fn a_full_file_system_is_told() {
-    if !may_mount() {
+    if !support::may_mount() {
         eprintln!("skipped: only root may mount a small file system");
         return;
     }

@@ -14,7 +14,7 @@ use lakehead::source::amqp::{Depth, depth};
 use lapin::Connection;
 use lapin::options::BasicNackOptions;
 use live::{SOON, Site, broker, landed_and_not_acknowledged, publish, queue_is_there, ready, risk};
-use support::{Broker, Options, Process, TcpProxy, eventually};
+use support::{Broker, Options, Process, TcpProxy, eventually, free_port, may_mount, request};
 
 const EXCHANGE: &str = "coder.events";
 const QUEUE: &str = "logging_data_lake";
@@ -147,6 +147,54 @@ async fn a_broker_that_leads_the_queue_dies_and_another_takes_over() {
     terminate(&mut there);
     site.exactly("risk_evaluations", "eventId", "risk", 9000);
     eventually("an empty queue", SOON, async || ready(&nodes[far].url(), QUEUE).await == Some(0)).await;
+}
+
+/// What has landed and was not acknowledged comes again, and 4.3 forgets that it was delivered before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_classic_queue_whose_node_stops_while_its_consumer_is_connected_to_another() {
+    let nodes = Arc::new(blocking(|| Broker::cluster(2, &Options::default())).await);
+    let proxy = TcpProxy::start(&nodes[1].address());
+    let rabbitmq = "queue_type = \"classic\"\nprefetch = 400";
+    let site = Site::new(&nodes[1].url_through(proxy.port()), rabbitmq, "[roll]\nage = \"500ms\"");
+    let drain = || {
+        let mut command = site.command(&["run", "--only", "data_lake", "--until-empty"]);
+        let out = command.env("LAKEHEAD_RABBITMQ__URL", nodes[0].url()).output().expect("starts");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    };
+    // Declares the queue, on the node that it is connected to.
+    drain();
+    let mut process = site.start(&["--only", "data_lake"]);
+    consumed(&nodes[0]).await;
+    let channel = live::channel(&nodes[1].url()).await;
+    publish(&channel, EXCHANGE, (0..200).map(risk)).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    proxy.stall();
+    eventually("rows", SOON, async || !site.rows("risk_evaluations").is_empty()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    blocking({
+        let nodes = Arc::clone(&nodes);
+        move || nodes[0].stop()
+    })
+    .await;
+    process.kill();
+    proxy.cut();
+    blocking({
+        let nodes = Arc::clone(&nodes);
+        move || nodes[0].restart()
+    })
+    .await;
+    eventually("the messages to come back", SOON, async || ready(&nodes[0].url(), QUEUE).await == Some(200))
+        .await;
+    if nodes[0].version().starts_with("4.3") {
+        let channel = live::channel(&nodes[0].url()).await;
+        let got = channel.basic_get(QUEUE.into(), Default::default()).await.expect("an answer");
+        let got = got.expect("a message");
+        assert!(!got.redelivered, "the flag is kept now: then `Feed` need not look at whatever was ready");
+        let requeue = BasicNackOptions { requeue: true, ..Default::default() };
+        channel.basic_nack(got.delivery_tag, requeue).await.expect("given back");
+    }
+    drain();
+    site.exactly("risk_evaluations", "eventId", "risk", 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -390,6 +438,55 @@ async fn an_outage_of_the_store_spends_one_delivery_however_long_it_is() {
     fs::remove_file(site.lake()).expect("removed");
     fs::rename(&aside, site.lake()).expect("moved");
     all_landed(&site, &mut process, 50).await;
+}
+
+/// The lake of a service is a disk of its own, and gets full: nothing is acknowledged until there is room again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_waited_for() {
+    const EVENTS: usize = 5_000;
+    if !may_mount() {
+        eprintln!("skipped: only root may mount a small file system");
+        return;
+    }
+    let (broker, channel) = broker().await;
+    let site = Site::new(&broker.url(), "", "[limits]\nput_deadline = \"1s\"\n[roll]\nage = \"300ms\"");
+    fs::create_dir(site.lake()).expect("own folder");
+    let script =
+        r#"mount -t tmpfs -o size=8m none lake && head -c 8152k /dev/zero > lake/other && exec "$@""#;
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "/bin/sh", "-c", script, "sh"]).current_dir(&site.dir);
+    let run = site.command(&["run", "--only", "data_lake"]);
+    command.arg(run.get_program()).args(run.get_args());
+    let http = format!("127.0.0.1:{}", free_port());
+    command.env("LAKEHEAD_HTTP__LISTEN", &http);
+    let mut process = Process::spawn("lakehead", command, site.dir.path());
+    // As the process sees it.
+    let disk = format!("/proc/{}/root{}", process.pid(), site.lake().display());
+    let lake = || support::Lake::open(&disk);
+    let answers = |status: u16| request("GET", &http, "/readyz", &[], b"").is_ok_and(|r| r.status == status);
+    let left = || {
+        let told = broker.ctl(&["list_queues", "name", "messages"]);
+        let line = told.lines().find_map(|l| l.strip_prefix(QUEUE)).map(|n| n.trim().parse::<usize>());
+        line.expect("the queue").expect("a number")
+    };
+    eventually("ready", SOON, async || answers(200)).await;
+    publish(&channel, EXCHANGE, (0..EVENTS).map(risk)).await;
+    eventually("a put that fails", SOON, async || process.log_tail().contains("No space left on device"))
+        .await;
+    eventually("unready", SOON, async || answers(503)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(process.exited().is_none(), "{}", process.log_tail());
+    let (left_now, stored) = (left(), lake().rows("risk_evaluations").len());
+    assert!(stored < EVENTS, "the disk has room for everything: nothing was tried");
+    assert!(
+        left_now >= EVENTS - stored,
+        "{left_now} left of {EVENTS}, {stored} stored: acknowledged, and not stored"
+    );
+    fs::remove_file(format!("{disk}/other")).expect("removed");
+    eventually("an empty queue", SOON, async || left() == 0).await;
+    eventually("ready", SOON, async || answers(200)).await;
+    lake().holds_once("risk_evaluations", (0..EVENTS).map(|n| format!("risk-{n}")));
+    terminate(&mut process);
 }
 
 /// `run --until-empty` with fifty events queued for a dataset that cannot be stored: a file lies where its folder would be.

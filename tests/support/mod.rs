@@ -49,6 +49,12 @@ pub fn cache() -> PathBuf {
     }
 }
 
+/// True where this process may mount file systems in a namespace of its own.
+pub fn may_mount() -> bool {
+    let out = Command::new("unshare").args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
+    out.is_ok_and(|o| o.status.success())
+}
+
 /// A TCP port of 127.0.0.1 that nobody listens on, never the same twice in this process. Another process may still take
 /// it before it is used; starters try again then.
 pub fn free_port() -> u16 {

@@ -201,8 +201,8 @@ const ROW_GROUP: usize = 32_768;
 /// Bytes that a dictionary may have: whether there is one is decided before, for good.
 const DICTIONARY: usize = 4 << 20;
 
-/// Bytes of a page before it is compressed, and rows between two looks at its size. Pages are allocated several times on
-/// their way. Those of the default size were so large, where rows are, that each time was new memory from the system.
+/// Bytes of a page before it is compressed, and rows between two looks at its size. The writer allocates a page several
+/// times on its way: of the default size, with documents in it, it was more than the allocator keeps for reuse.
 const PAGE: usize = 256 << 10;
 const AT_ONCE: usize = 256;
 

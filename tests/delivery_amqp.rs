@@ -187,11 +187,8 @@ async fn a_classic_queue_whose_node_stops_while_its_consumer_is_connected_to_ano
         .await;
     if nodes[0].version().starts_with("4.3") {
         let channel = live::channel(&nodes[0].url()).await;
-        let got = channel.basic_get(QUEUE.into(), Default::default()).await.expect("an answer");
-        let got = got.expect("a message");
-        assert!(!got.redelivered, "the flag is kept now: then `Feed` need not look at whatever was ready");
-        let requeue = BasicNackOptions { requeue: true, ..Default::default() };
-        channel.basic_nack(got.delivery_tag, requeue).await.expect("given back");
+        let flagged = first(&channel).await.redelivered;
+        assert!(!flagged, "the flag is kept now: then `Flow::open` need not look at whatever was ready");
     }
     drain();
     site.exactly("risk_evaluations", "eventId", "risk", 200);
@@ -339,15 +336,19 @@ async fn consumed(broker: &Broker) {
     eventually("a consumer", SOON, async || asked().await.is_some_and(|d| d.consumers > 0)).await;
 }
 
-/// How often the broker has handed out the message at the head of a queue and taken it back.
-async fn returned(channel: &lapin::Channel) -> i64 {
+/// The message at the head of a queue, which is given back.
+async fn first(channel: &lapin::Channel) -> lapin::message::BasicGetMessage {
     let got =
         channel.basic_get(QUEUE.into(), Default::default()).await.expect("an answer").expect("a message");
-    let headers = got.properties.headers().clone().unwrap_or_default();
-    let count = headers.inner().get("x-delivery-count").and_then(|v| v.as_long_long_int());
     let requeue = BasicNackOptions { requeue: true, ..Default::default() };
-    channel.basic_nack(got.delivery_tag, requeue).await.expect("returned");
-    count.unwrap_or(0)
+    channel.basic_nack(got.delivery_tag, requeue).await.expect("given back");
+    got
+}
+
+/// How often the broker has handed out the message at the head of a queue and taken it back.
+async fn returned(channel: &lapin::Channel) -> i64 {
+    let headers = first(channel).await.properties.headers().clone().unwrap_or_default();
+    headers.inner().get("x-delivery-count").and_then(|v| v.as_long_long_int()).unwrap_or(0)
 }
 
 /// 4.x drops a message at its 21st failed delivery, unless the queue says otherwise.

@@ -294,7 +294,7 @@ fn mostly_distinct(layout: &Layout, rows: &Rows, group: usize) -> Vec<bool> {
     for at in rows.index().iter().step_by(step) {
         let mut reader = RowReader::new(rows.row(at), layout.columns.len());
         for (i, column) in layout.columns.iter().enumerate() {
-            if let Some(cell) = reader.next(&column.kind).filter(|_| repeats(column)) {
+            if let Some(cell) = reader.next(&column.kind).filter(|_| may_repeat(column)) {
                 counted[i] += 1;
                 bytes[i] += cell.len();
                 seen[i].insert(cell);
@@ -313,9 +313,13 @@ fn mostly_distinct(layout: &Layout, rows: &Rows, group: usize) -> Vec<bool> {
 }
 
 /// False for columns that never have a dictionary.
-fn repeats(column: &Column) -> bool {
+fn may_repeat(column: &Column) -> bool {
     !matches!(column.kind, ColumnType::Json | ColumnType::Binary | ColumnType::Timestamp)
-        && column.name != "eventId"
+        && !is_event_id(column)
+}
+
+fn is_event_id(column: &Column) -> bool {
+    column.kind == ColumnType::String && column.name == "eventId"
 }
 
 fn properties(layout: &Layout, footer: &Footer, rows: &Rows, group: usize) -> WriterProperties {
@@ -337,34 +341,28 @@ fn properties(layout: &Layout, footer: &Footer, rows: &Rows, group: usize) -> Wr
         .set_sorting_columns(Some(sorting).filter(|s| !s.is_empty()));
     for (i, column) in &stored {
         let path = ColumnPath::from(column.name.as_str());
+        let dictionary = may_repeat(column) && !distinct[*i];
+        properties = properties.set_column_dictionary_enabled(path.clone(), dictionary);
+        if is_event_id(column) && !rows.is_empty() {
+            properties = properties
+                .set_column_bloom_filter_enabled(path.clone(), true)
+                .set_column_bloom_filter_fpp(path.clone(), 0.04)
+                .set_column_bloom_filter_max_ndv(path.clone(), group as u64);
+        }
         match column.kind {
             // Ranges of documents and of blobs help nobody, and cost footer bytes.
             ColumnType::Json | ColumnType::Binary => {
                 properties = properties
                     .set_column_statistics_enabled(path.clone(), EnabledStatistics::None)
-                    .set_column_dictionary_enabled(path.clone(), false)
                     .set_column_encoding(path, LENGTHS_APART);
             }
             // Sorted by something else, times differ from row to row by little more than a day.
             ColumnType::Timestamp => {
-                properties = properties
-                    .set_column_dictionary_enabled(path.clone(), false)
-                    .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
+                properties = properties.set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
             }
-            ColumnType::String if column.name == "eventId" && !rows.is_empty() => {
-                properties = properties
-                    .set_column_bloom_filter_enabled(path.clone(), true)
-                    .set_column_bloom_filter_fpp(path.clone(), 0.04)
-                    .set_column_bloom_filter_max_ndv(path.clone(), group as u64)
-                    .set_column_dictionary_enabled(path.clone(), false)
-                    .set_column_encoding(path, LENGTHS_APART);
+            ColumnType::String if !dictionary => {
+                properties = properties.set_column_encoding(path, LENGTHS_APART);
             }
-            ColumnType::String if distinct[*i] => {
-                properties = properties
-                    .set_column_dictionary_enabled(path.clone(), false)
-                    .set_column_encoding(path, LENGTHS_APART);
-            }
-            _ if distinct[*i] => properties = properties.set_column_dictionary_enabled(path, false),
             _ => {}
         }
     }

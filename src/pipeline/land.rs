@@ -279,18 +279,17 @@ impl Shore {
             landing.charge.resize(landing.charge.bytes() + beside);
         }
         let mut rows = std::mem::take(&mut landing.rows);
-        let panicked = format!(
-            "dataset {}: encoding {} rows panicked, see above",
-            self.layout(landing).name,
-            rows.len()
-        );
+        let count = rows.len();
         let work = move || {
             #[cfg(debug_assertions)]
             super::mishap::befall_encoder(&layout.name, &rows);
             let encoded = encode(&layout, &mut rows, &footer);
             (rows, encoded)
         };
-        let (rows, encoded) = self.cpu.run(work).await.ok_or_else(|| Error::bug(panicked))?;
+        let (rows, encoded) = self.cpu.run(work).await.ok_or_else(|| {
+            let name = &self.layout(landing).name;
+            Error::bug(format!("dataset {name}: encoding {count} rows panicked, see above"))
+        })?;
         drop(alone);
         landing.rows = rows;
         let bytes = encoded?;

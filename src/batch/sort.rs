@@ -3,14 +3,13 @@
 //! Each row gets one number for each sort column, and numbers are sorted. Texts of which there are few are numbered by
 //! their rank. Of others the number is their first bytes, and whole texts are compared where those are equal.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
 
 use super::rows::Rows;
 use crate::layout::Layout;
-use crate::layout::columns::ColumnType;
+use crate::layout::columns::{ColumnType, Source};
 use crate::layout::row::{RowReader, fixed};
 
 /// Sort columns that are looked at; further ones would hardly ever decide.
@@ -25,40 +24,47 @@ type Keyed = ([u64; COLUMNS], u32);
 /// The places of the rows in the index, in order: nulls first; ties keep no particular order.
 pub fn order(layout: &Layout, rows: &Rows) -> Vec<u32> {
     let columns = &layout.sort[..layout.sort.len().min(COLUMNS)];
-    let last = columns.iter().copied().max().unwrap_or(0);
+    // The event time is known without a look into the row.
+    let (times, others): (Vec<usize>, Vec<usize>) =
+        (0..columns.len()).partition(|c| layout.columns[columns[*c]].source == Source::Time);
+    let read = others.iter().map(|c| columns[*c] + 1).max().unwrap_or(0);
+    let place_of: Vec<_> = (0..read).map(|i| others.iter().copied().find(|c| columns[*c] == i)).collect();
     let mut keyed: Vec<Keyed> = Vec::with_capacity(rows.len());
-    let mut texts: Vec<[&[u8]; COLUMNS]> = Vec::with_capacity(rows.len());
+    let mut texts = [const { Vec::new() }; COLUMNS];
+    let is_text = |c: &usize| !is_number(&layout.columns[columns[*c]].kind);
+    others.iter().filter(|c| is_text(c)).for_each(|c| texts[*c].reserve_exact(rows.len()));
     for (place, at) in (0..).zip(rows.index()) {
         let mut reader = RowReader::new(rows.row(at), layout.columns.len());
-        let (mut key, mut text) = ([0; COLUMNS], [&[][..]; COLUMNS]);
-        for (i, column) in layout.columns.iter().enumerate().take(last + 1) {
-            let Some(cell) = reader.next(&column.kind) else { continue };
-            if let Some(c) = columns.iter().position(|s| *s == i) {
-                (key[c], text[c]) = (number(&column.kind, cell), cell);
+        let mut key = [0; COLUMNS];
+        times.iter().for_each(|c| key[*c] = of_number(at.time));
+        for (column, sorted) in layout.columns.iter().zip(&place_of) {
+            let cell = reader.next(&column.kind);
+            let Some(c) = *sorted else { continue };
+            if is_number(&column.kind) {
+                key[c] = cell.map_or(0, |cell| of_number(fixed(cell, i64::from_le_bytes)));
+            } else {
+                key[c] = cell.map_or(0, first_bytes);
+                texts[c].push(cell.unwrap_or_default());
             }
         }
         keyed.push((key, place));
-        texts.push(text);
     }
-    let mut by_text = [false; COLUMNS];
-    for (c, column) in columns.iter().enumerate() {
-        if !is_number(&layout.columns[*column].kind) {
-            by_text[c] = !rank(&texts, &mut keyed, c);
+    // What is left are the texts of which there are too many to be ranked.
+    for (c, texts) in texts.iter_mut().enumerate() {
+        if rank(texts, &mut keyed, c) {
+            *texts = Vec::new();
         }
     }
     let by_column = |(a, x): &Keyed, (b, y): &Keyed| {
-        let column = |c: usize| {
-            let (x, y) = (*x as usize, *y as usize);
-            a[c].cmp(&b[c])
-                .then_with(|| if by_text[c] { texts[x][c].cmp(texts[y][c]) } else { Ordering::Equal })
-        };
+        let text = |c: usize, place: &u32| texts[c].get(*place as usize);
+        let column = |c: usize| a[c].cmp(&b[c]).then_with(|| text(c, x).cmp(&text(c, y)));
         column(0).then_with(|| column(1)).then_with(|| column(2))
     };
-    if by_text[0] {
-        keyed.sort_unstable_by(by_column);
-    } else {
+    if texts[0].is_empty() {
         gather(&mut keyed);
         keyed.chunk_by_mut(|(a, _), (b, _)| a[0] == b[0]).for_each(|same| same.sort_unstable_by(by_column));
+    } else {
+        keyed.sort_unstable_by(by_column);
     }
     keyed.into_iter().map(|(_, place)| place).collect()
 }
@@ -85,25 +91,26 @@ fn is_number(kind: &ColumnType) -> bool {
     matches!(kind, ColumnType::Timestamp | ColumnType::Int)
 }
 
-/// A number in the order of the cells of a column; of texts, as far as their first bytes tell. Null is 0.
-#[inline]
-fn number(kind: &ColumnType, cell: &[u8]) -> u64 {
-    if is_number(kind) {
-        return (fixed(cell, i64::from_le_bytes) as u64) ^ (1 << 63);
-    }
+/// A number in the order of the numbers, above that of null.
+fn of_number(n: i64) -> u64 {
+    (n as u64) ^ (1 << 63)
+}
+
+/// A number in the order of texts, as far as their first bytes tell, above that of null.
+fn first_bytes(text: &[u8]) -> u64 {
     let mut first = [0; 8];
-    let n = cell.len().min(8);
-    first[..n].copy_from_slice(&cell[..n]);
+    let n = text.len().min(8);
+    first[..n].copy_from_slice(&text[..n]);
     u64::from_be_bytes(first) >> 1 | 1 << 63
 }
 
 /// Replaces the numbers of texts, but for nulls, by their ranks; false, with nothing replaced, if they are too many.
-fn rank<'r>(texts: &[[&'r [u8]; COLUMNS]], keyed: &mut [Keyed], c: usize) -> bool {
-    let mut seen: HashMap<&'r [u8], u32, FixedState> = HashMap::default();
+fn rank(texts: &[&[u8]], keyed: &mut [Keyed], c: usize) -> bool {
+    let mut seen: HashMap<&[u8], u32, FixedState> = HashMap::default();
     let mut numbers = Vec::with_capacity(texts.len());
     for text in texts {
         let next = seen.len() as u32;
-        numbers.push(*seen.entry(text[c]).or_insert(next));
+        numbers.push(*seen.entry(text).or_insert(next));
         if seen.len() > RANKED {
             return false;
         }

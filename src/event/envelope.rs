@@ -40,6 +40,8 @@ pub struct Event<'a> {
     pub id_derived: bool,
     /// When it happened.
     pub time: Instant,
+    /// The text in which that was sent, if it is what would be written.
+    pub sent_time: Option<&'a str>,
     /// `tenantId`, else `organizationId`.
     pub tenant: Option<Cow<'a, str>>,
     /// The whole body.
@@ -113,11 +115,23 @@ impl<'a> Event<'a> {
         };
         let (id, id_derived) = id(&head, transport, &routing_key, body)?;
         let payload = head.data.unwrap_or(root);
-        let time = time(&head, payload, transport, time_field(&event_type))?;
+        let time = time(&head, payload, transport, || time_field(&event_type))?;
+        let sent_time = head.timestamp.and_then(Value::plain).filter(|text| time.is_written(text));
         let tenant = tenant(&head)?;
         let correlation_id = transport.correlation_id;
         let data = head.data;
-        Ok(Event { routing_key, event_type, id, id_derived, time, tenant, root, data, correlation_id })
+        Ok(Event {
+            routing_key,
+            event_type,
+            id,
+            id_derived,
+            time,
+            sent_time,
+            tenant,
+            root,
+            data,
+            correlation_id,
+        })
     }
 
     /// The object that holds the payload's fields: `data`, or the whole body of a flat event.
@@ -251,15 +265,16 @@ pub fn hex(bytes: &[u8]) -> String {
     out
 }
 
-fn time(
+fn time<'f>(
     head: &Head<'_>,
     payload: Value<'_>,
     transport: Transport<'_>,
-    time_field: Option<&str>,
+    time_field: impl FnOnce() -> Option<&'f str>,
 ) -> Result<Instant, Defect> {
     if let Some(v) = head.timestamp {
         return instant(v).ok_or_else(|| bad_time("$.timestamp", v));
     }
+    let time_field = time_field();
     if let Some(field) = time_field
         && let Some(v) = payload.get(field).filter(|v| !v.is_null())
     {

@@ -85,6 +85,19 @@ fn text(body: &str, (from, to): (u32, u32), escaped: bool) -> Cow<'_, str> {
     if escaped { Cow::Owned(unescape(raw)) } else { Cow::Borrowed(raw) }
 }
 
+/// Whether both are the same bytes. Keys are short: to call what compares memory takes longer than to compare them.
+#[inline(always)]
+fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    match a.len() {
+        8..=16 => a.first_chunk::<8>() == b.first_chunk() && a.last_chunk::<8>() == b.last_chunk(),
+        4..=7 => a.first_chunk::<4>() == b.first_chunk() && a.last_chunk::<4>() == b.last_chunk(),
+        _ => a == b,
+    }
+}
+
 /// As [`text`], without looking where characters begin.
 #[inline]
 fn bytes(body: &str, (from, to): (u32, u32), escaped: bool) -> Cow<'_, [u8]> {
@@ -199,6 +212,28 @@ impl<'a> Value<'a> {
         Some(bytes(self.doc.text, (node.value.0 + 1, node.value.1 - 1), node.escaped))
     }
 
+    /// The text of a string that has no escapes.
+    #[inline]
+    pub fn plain(self) -> Option<&'a str> {
+        let node = self.node();
+        let (from, to) = (node.value.0 as usize, node.value.1 as usize);
+        (node.kind == Kind::String && !node.escaped).then(|| &self.doc.text[from + 1..to - 1])
+    }
+
+    /// True for a string whose bytes, escapes resolved, are as asked.
+    #[inline(always)]
+    pub fn is_text(self, asked: impl FnOnce(&[u8]) -> bool) -> bool {
+        let node = self.node();
+        if node.kind != Kind::String {
+            return false;
+        }
+        let (from, to) = (node.value.0 as usize + 1, node.value.1 as usize - 1);
+        if node.escaped {
+            return asked(unescape(&self.doc.text[from..to]).as_bytes());
+        }
+        asked(&self.doc.text.as_bytes()[from..to])
+    }
+
     /// The value of an integer that fits; `None` for anything else.
     #[inline]
     pub fn as_i64(self) -> Option<i64> {
@@ -223,19 +258,18 @@ impl<'a> Value<'a> {
     /// The member of an object under `key`.
     #[inline]
     pub fn get(self, key: &str) -> Option<Value<'a>> {
-        self.children(Kind::Object).find(|v| v.is_called(key))
+        let hash = scan::hash(key.as_bytes());
+        self.children(Kind::Object).find(|v| v.node().key_hash == hash && v.is_called(key))
     }
 
     /// True if it is a member called `key`.
-    #[inline]
+    #[inline(always)]
     pub fn is_called(self, key: &str) -> bool {
         let node = self.node();
         if node.key_escaped {
             return *self.key() == *key;
         }
-        let (from, to) = (node.key.0 as usize, node.key.1 as usize);
-        // Keys differ in their lengths more often than not.
-        to - from == key.len() && self.doc.text.as_bytes()[from..to] == *key.as_bytes()
+        same(&self.doc.text.as_bytes()[node.key.0 as usize..node.key.1 as usize], key.as_bytes())
     }
 
     /// The members of an object in document order; nothing for anything else.
@@ -267,7 +301,7 @@ impl<'a> Value<'a> {
     }
 
     /// The bytes of the key under which it stands, escapes resolved.
-    #[inline]
+    #[inline(always)]
     pub fn key_bytes(self) -> Cow<'a, [u8]> {
         let node = self.node();
         bytes(self.doc.text, node.key, node.key_escaped)

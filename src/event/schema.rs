@@ -78,10 +78,9 @@ impl Field {
     }
 
     /// True if `key` is one of its names.
-    #[inline]
-    pub fn is_called(&self, key: impl AsRef<[u8]>) -> bool {
+    pub fn is_called(&self, key: impl AsRef<str>) -> bool {
         let key = key.as_ref();
-        self.name.as_bytes() == key || self.alias.as_ref().is_some_and(|alias| alias.as_bytes() == key)
+        self.name == key || self.alias.as_deref() == Some(key)
     }
 }
 

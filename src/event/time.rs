@@ -56,6 +56,15 @@ impl Instant {
         self.seconds * 1_000_000 + i64::from(self.nanos / 1000)
     }
 
+    /// True if `text`, from which it was parsed, is what [`Instant::write_utc`] writes.
+    #[inline]
+    pub fn is_written(self, text: &str) -> bool {
+        let b = text.as_bytes();
+        let len = if self.digits > 0 { 21 + usize::from(self.digits) } else { 20 };
+        // A leap second is written as the moment after it.
+        b.len() == len && b[10] == b'T' && b[len - 1] == b'Z' && b[17] != b'6'
+    }
+
     /// ISO 8601 in UTC with `Z` and as many fraction digits as were sent (at most nine), appended to `out`.
     pub fn write_utc(self, out: &mut Vec<u8>) {
         let (y, mo, d) = civil(self.seconds.div_euclid(DAY_SECONDS));
@@ -177,6 +186,8 @@ pub fn format_micros(at: Micros) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn utc(text: &str) -> Option<String> {
@@ -196,6 +207,16 @@ mod tests {
         );
         assert_eq!(utc("0000-01-01T00:00:00Z").as_deref(), Some("0000-01-01T00:00:00Z"));
         assert_eq!(utc("9999-12-31T23:59:59Z").as_deref(), Some("9999-12-31T23:59:59Z"));
+    }
+
+    proptest! {
+        #[test]
+        fn text_that_would_be_written_so_is_known(
+            text in r"20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|2[0-8])[T t](0[0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]{1,10})?(Z|z|[+-]00:00|[+-]01:30)"
+        ) {
+            let at = Instant::parse(&text).expect("an instant");
+            prop_assert_eq!(at.is_written(&text), utc(&text).as_deref() == Some(&text));
+        }
     }
 
     #[test]

@@ -126,15 +126,16 @@ impl Check<'_> {
         if value.kind() != Kind::Object {
             return self.violation(path, "an object".to_owned(), found(value));
         }
+        if fields.is_empty() {
+            return;
+        }
         let mut seen = 0u64;
         let mut next = 0;
         for member in value.values() {
             // Senders keep the order of the entry more often than not, so look behind the last hit first.
-            let key = member.key_bytes();
-            let named = |fields: &[Field]| fields.iter().position(|f| f.is_called(&*key));
-            let Some(i) = named(&fields[next..]).map(|i| next + i).or_else(|| named(&fields[..next])) else {
-                continue;
-            };
+            let guess = fields.get(next).filter(|f| names(f, member)).map(|_| next);
+            let found = guess.or_else(|| fields.iter().position(|f| names(f, member)));
+            let Some(i) = found else { continue };
             seen |= 1 << i;
             next = i + 1;
             let ty = &fields[i].ty;
@@ -170,6 +171,12 @@ impl Check<'_> {
     }
 }
 
+/// True if the member stands under one of the field's names.
+#[inline(always)]
+fn names(field: &Field, member: Value<'_>) -> bool {
+    member.is_called(&field.name) || field.alias.as_ref().is_some_and(|alias| member.is_called(alias))
+}
+
 /// Whether a value is one of `ty`; none if what is within it decides.
 #[inline]
 fn fits(ty: &Type, value: Value<'_>) -> Option<bool> {
@@ -182,13 +189,13 @@ fn fits(ty: &Type, value: Value<'_>) -> Option<bool> {
         Type::Number => is_number(value),
         Type::Bool => value.kind() == Kind::Bool,
         Type::Money => is_number(value) || value.as_str().is_some_and(|s| format::is_decimal(&s)),
-        Type::Uuid => value.as_bytes().is_some_and(|s| format::is_uuid(&s)),
-        Type::Id => value.as_bytes().is_some_and(|s| !s.is_empty()),
+        Type::Uuid => value.is_text(format::is_uuid),
+        Type::Id => value.is_text(|s| !s.is_empty()),
         Type::String => value.kind() == Kind::String,
         Type::Time => value.as_str().is_some_and(|s| format::is_date_time(&s)),
         Type::Date => value.as_str().is_some_and(|s| format::is_date(&s)),
         Type::Email => value.as_str().is_some_and(|s| format::is_email(&s)),
-        Type::Enum(values) => value.as_bytes().is_some_and(|s| values.iter().any(|v| v.as_bytes() == &*s)),
+        Type::Enum(values) => value.is_text(|s| values.iter().any(|v| v.as_bytes() == s)),
     })
 }
 

@@ -111,7 +111,10 @@ impl<'x, 'e> Extraction<'x, 'e> {
         match &column.source {
             Source::Id => row.bytes(self.event.id.as_bytes()),
             Source::Time => row.fixed(self.event.time.micros().to_le_bytes()),
-            Source::Timestamp => row.with(|out| self.event.time.write_utc(out)),
+            Source::Timestamp => match self.event.sent_time {
+                Some(text) => row.bytes(text.as_bytes()),
+                None => row.with(|out| self.event.time.write_utc(out)),
+            },
             Source::Type => row.bytes(self.event.event_type.as_bytes()),
             Source::RoutingKey => row.bytes(self.event.routing_key.as_bytes()),
             Source::Payload => row.with(|out| self.payload(out)),

@@ -196,7 +196,7 @@ impl Pass<'_, '_> {
         let escaped = self.string()?;
         let to = self.at - 1;
         let hash = if escaped { self.body.hash_escaped(from, to) } else { hash(&self.b[from..to]) };
-        let key = Key { from: from as u32, to: to as u32, escaped, hash: (hash >> 32) as u32 };
+        let key = Key { from: from as u32, to: to as u32, escaped, hash };
         self.note(key)?;
         if self.next() != Some(b':') {
             return Err(self.bad("`:`"));
@@ -356,7 +356,7 @@ impl Body<'_> {
     }
 
     #[cold]
-    fn hash_escaped(self, from: usize, to: usize) -> u64 {
+    fn hash_escaped(self, from: usize, to: usize) -> u32 {
         hash(text(self.text, (from as u32, to as u32), true).as_bytes())
     }
 
@@ -409,7 +409,7 @@ fn key_of(node: &Node) -> Key {
 
 /// A quick hash of a key; equal keys are compared afterwards.
 #[inline(always)]
-fn hash(key: &[u8]) -> u64 {
+pub(super) fn hash(key: &[u8]) -> u32 {
     const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
     let long = |word: Option<&[u8; 8]>| word.map_or(0, |w| u64::from_le_bytes(*w));
     let short = |word: Option<&[u8; 4]>| word.map_or(0, |w| u64::from(u32::from_le_bytes(*w)));
@@ -424,5 +424,5 @@ fn hash(key: &[u8]) -> u64 {
     for chunk in key.get(8..key.len().saturating_sub(8)).unwrap_or_default().as_chunks::<8>().0 {
         hash = (hash ^ u64::from_le_bytes(*chunk)).wrapping_mul(MIX).rotate_left(29);
     }
-    hash.wrapping_mul(MIX)
+    (hash.wrapping_mul(MIX) >> 32) as u32
 }

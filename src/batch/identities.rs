@@ -45,9 +45,6 @@ pub enum Known {
     Stored,
 }
 
-/// Identities remembered as stored, at least; at most half as many again.
-const REMEMBERED: usize = 1 << 18;
-
 /// Small, because the loop waits for memory at each of them. Fields stand in the variants to share its padding.
 #[derive(Debug, Clone, Copy)]
 enum State {
@@ -58,8 +55,10 @@ enum State {
 }
 
 /// The identities of one dataset.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Identities {
+    /// How many stored ones are remembered, at least; at most half as many again.
+    remembered: usize,
     known: HashMap<Identity, State, BuildHasherDefault<AsIs>>,
     /// Further receipts that wait for an identity: few have any.
     more: HashMap<Identity, Vec<Receipt>, BuildHasherDefault<AsIs>>,
@@ -71,7 +70,20 @@ pub struct Identities {
 /// Generations that make up what is remembered, the one that is being stored not counted.
 const GENERATIONS: u32 = 2;
 
+/// Bytes of a map's entry, with the byte by which the map finds it.
+const ENTRY: usize = size_of::<(Identity, State)>() + 1;
+
 impl Identities {
+    /// Knows of nothing yet, and will remember so many stored identities.
+    pub fn new(remembered: usize) -> Self {
+        Identities { remembered, known: HashMap::default(), more: HashMap::default(), stored: (0, 0) }
+    }
+
+    /// Bytes of memory that the map holds, of which a map keeps an eighth free.
+    pub fn memory(&self) -> usize {
+        self.known.capacity() * ENTRY * 8 / 7
+    }
+
     /// Looks an identity up and, if it is not stored, lets the receipt wait for it.
     #[inline]
     pub fn receive(&mut self, identity: Identity, receipt: Receipt) -> Known {
@@ -103,7 +115,7 @@ impl Identities {
             return;
         }
         *count += 1;
-        let full = *count >= REMEMBERED / GENERATIONS as usize;
+        let full = *count >= self.remembered / GENERATIONS as usize;
         if let Some(State::Waiting { channel, tag }) = before {
             self.release(identity, Receipt { channel, tag }, settle);
         }
@@ -150,7 +162,7 @@ mod tests {
 
     #[test]
     fn repeats_wait_and_are_settled_with_the_first() {
-        let mut ids = Identities::default();
+        let mut ids = Identities::new(8);
         assert_eq!(ids.receive(7, receipt(1)), Known::New);
         assert_eq!(ids.receive(7, receipt(2)), Known::Waiting);
         let mut settled = Vec::new();
@@ -161,7 +173,7 @@ mod tests {
 
     #[test]
     fn what_is_forgotten_is_not_stored() {
-        let mut ids = Identities::default();
+        let mut ids = Identities::new(8);
         ids.receive(7, receipt(1));
         ids.forget(7, |_| ());
         assert_eq!(ids.receive(7, receipt(2)), Known::New);
@@ -169,12 +181,14 @@ mod tests {
 
     #[test]
     fn the_memory_of_stored_identities_is_bounded() {
-        let mut ids = Identities::default();
+        const REMEMBERED: usize = 1 << 12;
+        let mut ids = Identities::new(REMEMBERED);
         for i in 0..(3 * REMEMBERED as u128) {
             ids.receive(i, receipt(1));
             ids.store(i, |_| ());
         }
         assert!((REMEMBERED..=REMEMBERED * 3 / 2).contains(&ids.known.len()), "{}", ids.known.len());
+        assert!(ids.memory() < 4 * REMEMBERED * ENTRY, "{}", ids.memory());
         assert_eq!(ids.receive(3 * REMEMBERED as u128 - 1, receipt(1)), Known::Stored);
         assert_eq!(ids.receive(1, receipt(1)), Known::New);
     }

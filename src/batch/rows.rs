@@ -37,6 +37,13 @@ pub struct Rows {
 /// Smallest and largest chunk: small at first, since there may be ten thousand batches.
 const CHUNK: (usize, usize) = (512, 256 << 10);
 
+/// Bytes of the next chunk, where so many bytes of rows are: a quarter of them, as what is not filled yet is memory that
+/// holds nothing, and one of the sizes in which memory comes, four to each doubling.
+fn chunk(bytes: usize) -> usize {
+    let size = (bytes / 4).clamp(CHUNK.0, CHUNK.1);
+    size.next_multiple_of(size.next_power_of_two() / 8)
+}
+
 /// Most bytes of rows in one batch.
 pub const MAX_BYTES: usize = 1 << 30;
 
@@ -47,7 +54,7 @@ impl Rows {
         let before = self.index.capacity();
         let fits = self.chunks.last().is_some_and(|c| c.capacity() - c.len() >= row.len());
         if !fits {
-            let size = self.bytes.clamp(CHUNK.0, CHUNK.1).max(row.len());
+            let size = chunk(self.bytes).max(row.len());
             self.capacity += size;
             self.chunks.push(Vec::with_capacity(size));
         }

@@ -61,6 +61,8 @@ pub struct State {
     lanes: Lanes,
     channels: BTreeMap<ChannelId, Channel>,
     identities: Vec<Identities>,
+    /// What the program holds of the budget for itself: its code, and the maps of identities.
+    own: Charge,
     /// Landings that may begin now.
     ready: Vec<Landing>,
     /// Blobs that may be put now.
@@ -94,6 +96,21 @@ pub struct State {
     pub summary: Summary,
 }
 
+/// Bytes of the budget for each stored identity that a dataset remembers: of the default budget, so many that they fill a
+/// map of half a million together with those that are on their way. One more would double it.
+const BUDGET_FOR_ONE: usize = 4096;
+
+/// Fewest and most stored identities that a dataset remembers.
+const REMEMBERED: (usize, usize) = (64, 1 << 18);
+
+/// One of so many bytes of the budget is the program's: of the default budget, what it takes with nothing to do.
+const SHARE_OF_PROGRAM: usize = 20;
+
+fn identities(layouts: &Layouts, budget: &Budget) -> Vec<Identities> {
+    let remembered = (budget.limit() / BUDGET_FOR_ONE).clamp(REMEMBERED.0, REMEMBERED.1);
+    layouts.all().iter().map(|_| Identities::new(remembered)).collect()
+}
+
 impl State {
     /// An empty state of a writer.
     pub fn new(
@@ -104,7 +121,8 @@ impl State {
         newest_channel: Arc<AtomicU32>,
     ) -> Self {
         State {
-            identities: layouts.all().iter().map(|_| Identities::default()).collect(),
+            identities: identities(&layouts, &budget),
+            own: budget.charge(budget.limit() / SHARE_OF_PROGRAM),
             ratios: vec![None; layouts.all().len()],
             rushes: vec![false; settings.consumers.len()],
             layouts,
@@ -241,7 +259,12 @@ impl State {
         self.landing_bytes = 0;
         self.in_flight.clear();
         self.blobs.clear();
-        self.identities = self.layouts.all().iter().map(|_| Identities::default()).collect();
+        self.identities = identities(&self.layouts, &self.budget);
+    }
+
+    fn account(&mut self) {
+        let maps: usize = self.identities.iter().map(Identities::memory).sum();
+        self.own.resize(self.budget.limit() / SHARE_OF_PROGRAM + maps);
     }
 
     /// Deliveries that are neither acknowledged nor given back.

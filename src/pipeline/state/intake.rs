@@ -55,6 +55,7 @@ impl State {
             self.blob(channel, draft);
         }
         drop(charge);
+        self.account();
         self.taken_in.0 += taken_in;
         self.seal_quiet();
     }

@@ -3,13 +3,12 @@
 import csv
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
 
 from . import broker
-from .measure import Failed, Sample, at_rest, fresh, in_turns, run, size, spread, subject
+from .measure import Failed, Sample, at_rest, fresh, in_turns, put_aside, run, size, spread, subject
 from .setting import DATASET, expect_rows, said, say
 
 # Seconds that a file stays open at most while latency is measured.
@@ -76,7 +75,7 @@ def live_run(bench, url, version, queue_type, count):
     title = f"{count:,} events from a {queue_type} queue"
     figures = subject(title, "events", count, taken, against="bare drain", notes=notes)
     bench.figures[f"live-{queue_type}-{count}"] = figures
-    shutil.rmtree(work)
+    put_aside(work)
 
 
 def latency(bench):
@@ -120,7 +119,7 @@ def latency(bench):
     for nothing in ("cpu_s", "user_s", "sys_s", "rss_bytes"):
         del figures["peers"]["lakehead"][nothing]
     bench.figures["latency"] = figures
-    shutil.rmtree(work)
+    put_aside(work)
 
 
 def lateness(bench, folder, times):

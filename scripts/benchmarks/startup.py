@@ -1,6 +1,5 @@
 """How long the start takes: from the start of the process to the first `basic.consume`; and how large the program is."""
 
-import shutil
 import socket
 import subprocess
 import threading
@@ -8,7 +7,7 @@ import time
 
 from . import broker
 from .live import live_config
-from .measure import Failed, Sample, fresh, spread, subject
+from .measure import Failed, Sample, fresh, put_aside, spread, subject
 
 
 def start(bench):
@@ -47,7 +46,7 @@ def start(bench):
         "stripped_bytes": spread([stripped.stat().st_size]),
     }
     bench.figures["start"] = figures
-    shutil.rmtree(work)
+    put_aside(work)
 
 
 class Spy:

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from . import stores
-from .measure import Failed, Sample, fresh, in_turns, run, size, subject
+from .measure import Failed, Sample, fresh, in_turns, put_aside, run, size, subject
 from .setting import DATASET, expect_rows, say
 
 
@@ -52,7 +52,7 @@ def backfill(bench):
         bench.figures[f"backfill-{kind}"] = subject(
             f"Backfill of {bench.events:,} risk events, {title}", "events", bench.events, taken, against="duckdb"
         )
-        shutil.rmtree(work)
+        put_aside(work)
 
 
 def long(bench):
@@ -68,7 +68,7 @@ def long(bench):
     taken = in_turns(bench.rounds, {"ten times": lambda: ours(sources), "once": lambda: ours(sources[:1])})
     title = f"Backfill of {bench.events:,} risk events, and of ten times as many"
     bench.figures["long"] = subject(title, "events", None, taken, ours="ten times", against="once")
-    shutil.rmtree(work)
+    put_aside(work)
 
 
 def mix(bench):
@@ -93,7 +93,7 @@ def mix(bench):
             sample.more["per_cpu_s"] = count / (sample.user + sample.sys)
     title = f"Backfill of {count:,} events of the whole catalog"
     bench.figures["mix"] = subject(title, "events", count, taken)
-    shutil.rmtree(work)
+    put_aside(work)
 
 
 def archive(bench):
@@ -131,7 +131,7 @@ def archive(bench):
         bench.figures[f"digests-{kind}"] = subject(
             title, "blobs", bench.blobs, pair, ours="lakehead, with a key", against="lakehead"
         )
-        shutil.rmtree(work)
+        put_aside(work)
 
 
 def audited(bench, work, env, wanted):
@@ -168,7 +168,7 @@ def verify(bench):
     taken = in_turns(bench.rounds, peers)
     title = f"Verification of {bench.proofs:,} blobs"
     bench.figures["verify"] = subject(title, "blobs", bench.proofs, taken, against="sha256sum")
-    shutil.rmtree(work)
+    put_aside(work)
 
 
 def hashed(bench, work, command):
@@ -203,7 +203,7 @@ def status(bench):
     taken = in_turns(bench.rounds, peers)
     title = f"Status of {each * len(made):,} files"
     bench.figures["status"] = subject(title, "files", each * len(made), taken, against="duckdb")
-    shutil.rmtree(work)
+    put_aside(work)
 
 
 def readers(bench):
@@ -228,4 +228,4 @@ def readers(bench):
             for nothing in ("cpu_s", "user_s", "sys_s", "rss_bytes"):
                 del numbers[nothing]
         bench.figures[f"query-{query.replace(', ', '-').replace(' ', '-')}"] = figures
-    shutil.rmtree(work)
+    put_aside(work)

@@ -475,7 +475,8 @@ async fn a_full_disk_is_waited_for() {
     eventually("a put that fails", SOON, async || process.log_tail().contains("No space left on device"))
         .await;
     eventually("unready", SOON, async || answers(503)).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // A quorum queue tells how long it is every five seconds.
+    tokio::time::sleep(Duration::from_secs(6)).await;
     assert!(process.exited().is_none(), "{}", process.log_tail());
     let (left_now, stored) = (left(), lake().rows("risk_evaluations").len());
     assert!(stored < EVENTS, "the disk has room for everything: nothing was tried");

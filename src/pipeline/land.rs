@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::Rule;
-use super::budget::Charge;
+use super::budget::{Budget, Charge};
 use super::look::{self, Files};
 use super::writer::Registry;
 use crate::batch::encode::{Claims, Footer, Rolled, encode};
@@ -65,6 +65,8 @@ pub struct Shore {
     pub registry: Registry,
     /// What is known of files that were looked into.
     pub files: Files,
+    /// What looks read counts against it.
+    pub budget: Budget,
     /// Where encoding runs.
     pub cpu: Cpu,
     /// Puts at a time.

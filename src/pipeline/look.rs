@@ -6,13 +6,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 use parquet::bloom_filter::Sbbf;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
 
 use super::Rule;
 use super::land::{Landing, Shore};
@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::layout::columns::ColumnType;
 use crate::layout::row::{Identity, IdentityHash, IdentityKey, RowReader};
+use crate::store::columns::Pieces;
 use crate::store::tail::{Tail, read_metadata, read_tail};
 use crate::store::{Put, Store};
 
@@ -58,6 +59,9 @@ pub struct Files {
 /// Requests of one look that may be under way at once: there is a fence for every registered writer, and the end of every
 /// file of the partition is read.
 pub(super) const AT_ONCE: usize = 16;
+
+/// Bytes that an identity takes in a set of them, which may just have doubled.
+const FOUND: u64 = 2 * (size_of::<Identity>() as u64 + 1);
 
 /// Most bytes that are remembered of files.
 const REMEMBERED: usize = 16 << 20;
@@ -209,9 +213,9 @@ async fn look_into_all(
     let ruled: Vec<_> = files.iter().map(|file| rule_out(shore, landing, layout, file)).collect();
     let ruled: Vec<bool> = stream::iter(ruled).buffered(AT_ONCE).try_collect().await?;
     let mut present = IdentitySet::default();
-    // One at a time: whole files are read.
-    for ((path, _), _) in files.iter().zip(ruled).filter(|(_, out)| !out) {
-        look_into(shore, landing, layout, path, &mut present).await?;
+    // One at a time: the columns of whole files are read.
+    for (file, _) in files.iter().zip(ruled).filter(|(_, out)| !out) {
+        look_into(shore, landing, layout, file, &mut present).await?;
     }
     Ok(present)
 }
@@ -343,18 +347,18 @@ async fn rule_out(shore: &Shore, landing: &Landing, layout: &Layout, file: &List
     Ok(!ids.any(may_hold))
 }
 
-/// Adds to `present` the identities of the landing's rows that the file at `path` holds.
+/// Adds to `present` the identities of the landing's rows that the file holds.
 async fn look_into(
     shore: &Shore,
     landing: &Landing,
     layout: &Arc<Layout>,
-    path: &Path,
+    file: &Listed,
     present: &mut IdentitySet,
 ) -> Result<()> {
-    let known = match shore.files.get(path) {
+    let known = match shore.files.get(&file.0) {
         Some(Known::Rows(known)) => known,
-        _ => match shore.store.get(path).await? {
-            Some(bytes) => read_identities(shore, landing, layout, path, bytes).await?,
+        _ => match read_end(&shore.store, file).await? {
+            Some(tail) => read_identities(shore, landing, layout, &file.0, tail).await?,
             None => return Ok(()),
         },
     };
@@ -367,10 +371,19 @@ async fn read_identities(
     landing: &Landing,
     layout: &Arc<Layout>,
     path: &Path,
-    bytes: Bytes,
+    tail: Tail,
 ) -> Result<Arc<IdentitySet>> {
+    let is_identity = |name: &str| layout.identity.iter().any(|i| layout.columns[*i].name == name);
+    let places = tail.places(path, is_identity)?;
+    let rows = tail.metadata.file_metadata().num_rows().unsigned_abs();
+    let takes =
+        places.iter().map(|p| p.end - p.start).sum::<u64>().saturating_add(rows.saturating_mul(FOUND));
+    let charge = shore.budget.charge(usize::try_from(takes).unwrap_or(usize::MAX));
+    let columns = tail.pieces(&shore.store, path, places).await?;
     let (key, layout, value) = (shore.key, Arc::clone(layout), landing.partition.value.clone());
-    let read = shore.cpu.run(move || identities(&layout, bytes, key, value.as_deref())).await;
+    let metadata = Arc::new(tail.metadata);
+    let read = shore.cpu.run(move || identities(&layout, columns, metadata, key, value.as_deref())).await;
+    drop(charge);
     let found = match read {
         Some(Ok(found)) => Arc::new(found),
         Some(Err(e)) => {
@@ -420,9 +433,10 @@ fn cell<'r>(layout: &Layout, row: &'r [u8], column: usize) -> Option<&'r [u8]> {
 ///
 /// # Errors
 /// A file that is damaged, or has other columns than its layout.
-pub fn identities(
+fn identities(
     layout: &Layout,
-    file: Bytes,
+    columns: Pieces,
+    metadata: Arc<ParquetMetaData>,
     key: IdentityKey,
     value: Option<&str>,
 ) -> std::result::Result<IdentitySet, ParquetError> {
@@ -430,7 +444,8 @@ pub fn identities(
     use arrow::datatypes::{Date32Type, Int64Type, TimestampMicrosecondType};
 
     let names: Vec<&str> = layout.identity.iter().map(|i| layout.columns[*i].name.as_str()).collect();
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
+    let metadata = ArrowReaderMetadata::try_new(metadata, Default::default())?;
+    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(columns, metadata);
     let mask = ProjectionMask::columns(builder.parquet_schema(), names.iter().copied());
     let mut found = IdentitySet::default();
     for batch in builder.with_projection(mask).with_batch_size(8192).build()? {
@@ -472,7 +487,65 @@ pub fn identities(
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt as _, SeedableRng as _};
+
     use super::*;
+    use crate::event::catalog::Catalog;
+    use crate::event::json::{Limits, Scanner};
+    use crate::event::{Event, Transport};
+    use crate::layout::Layouts;
+    use crate::layout::extract::Scratch;
+
+    fn body(n: u32, random: u128) -> String {
+        format!(
+            r#"{{"id":"e{n}","type":"risk.evaluated","timestamp":"2026-01-02T03:04:05Z","tenantId":"t{}",
+                "data":{{"opportunityId":"o","riskScore":0.5,"categoryScores":{{"a":"{random:032x}"}}}}}}"#,
+            n % 7
+        )
+    }
+
+    #[tokio::test]
+    async fn identities_are_read_without_the_other_columns() {
+        const ROWS: u32 = 8_000;
+        let layouts = Layouts::load(&Catalog::builtin(), None, &[]).expect("layouts");
+        let layout = layouts.named("risk_evaluations").expect("layout");
+        let (key, mut random) = (IdentityKey(1, 2), StdRng::seed_from_u64(1));
+        let (mut scanner, mut scratch) = (Scanner::default(), Scratch::default());
+        let (mut rows, mut expected) = (Rows::default(), IdentitySet::default());
+        for body in (0..ROWS).map(|n| body(n, random.random())) {
+            let document = scanner.scan(body.as_bytes(), Limits::default()).expect("json");
+            let event = Event::decode(body.as_bytes(), document.root(), Transport::default(), |_| None);
+            let mut row = Vec::new();
+            let done =
+                layout.extract(&event.expect("event"), None, key, &mut scratch, &mut row).expect("row");
+            rows.push(&row, done.identity, 0);
+            expected.insert(done.identity);
+        }
+        let footer = Footer {
+            layout: layout.name.clone(),
+            layout_version: layout.version,
+            rules: None,
+            batch: "b".into(),
+            rolled: None,
+            rows: u64::from(ROWS),
+            span: rows.span(),
+            fence: None,
+        };
+        let (store, path) = (Store::memory(), Path::from("a.parquet"));
+        store.create(&path, encode(layout, &mut rows, &footer).expect("encodes")).await.expect("put");
+        let tail = read_metadata(&store, &path).await.expect("read").expect("there");
+        let is_identity = |name: &str| layout.identity.iter().any(|i| layout.columns[*i].name == name);
+        let places = tail.places(&path, is_identity).expect("within the file");
+        let read: u64 = places.iter().map(|p| p.end - p.start).sum();
+        assert!(tail.size > 128 << 10 && read < tail.size / 2, "{read} of {}", tail.size);
+        let pieces = tail.pieces(&store, &path, places).await.expect("read");
+        let metadata = Arc::new(tail.metadata);
+        let found = identities(layout, pieces.clone(), Arc::clone(&metadata), key, None);
+        assert_eq!(found.expect("identities"), expected);
+        let none = Pieces::default();
+        assert!(identities(layout, none, metadata, key, None).is_err(), "a column that was not read");
+    }
 
     #[test]
     fn names_are_read_from_the_right() {

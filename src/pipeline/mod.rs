@@ -302,6 +302,7 @@ impl Pipeline {
             layouts: Arc::clone(&parts.layouts),
             registry,
             files: look::Files::default(),
+            budget: self.budget.clone(),
             cpu: parts.cpu.clone(),
             puts: tokio::sync::Semaphore::new(self.settings.puts),
             looks: tokio::sync::Semaphore::new(LOOKS),

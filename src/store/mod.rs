@@ -4,6 +4,7 @@
 //! "exists" means to him. Contract towards the loop: [`Store::create`] never overwrites; an object appears whole or not
 //! at all; an answer that was lost may still have had its effect.
 
+pub mod columns;
 mod open;
 pub mod tail;
 mod versions;

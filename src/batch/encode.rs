@@ -18,6 +18,7 @@ use parquet::schema::types::ColumnPath;
 
 use super::arrays::ColumnBuilder;
 use super::rows::Rows;
+use super::sort;
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::event::time::format_micros;
@@ -83,6 +84,14 @@ impl Claims {
         match self {
             Claims::All => true,
             Claims::Some(list) => list.binary_search(&claim).is_ok(),
+        }
+    }
+
+    /// Bytes of memory that they hold.
+    pub fn memory(&self) -> usize {
+        match self {
+            Claims::All => 0,
+            Claims::Some(list) => list.capacity() * size_of::<u64>(),
         }
     }
 }
@@ -325,7 +334,8 @@ fn is_event_id(column: &Column) -> bool {
 fn properties(layout: &Layout, footer: &Footer, rows: &Rows, group: usize) -> WriterProperties {
     let distinct = mostly_distinct(layout, rows, group);
     let stored: Vec<_> = layout.stored().collect();
-    let sorting = layout.sort.iter().filter_map(|s| stored.iter().position(|(i, _)| i == s));
+    let sorting =
+        layout.sort.iter().take(sort::COLUMNS).filter_map(|s| stored.iter().position(|(i, _)| i == s));
     let sorting = sorting
         .map(|i| SortingColumn { column_idx: i as i32, descending: false, nulls_first: true })
         .collect::<Vec<_>>();

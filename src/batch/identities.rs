@@ -57,7 +57,7 @@ enum State {
 /// The identities of one dataset.
 #[derive(Debug)]
 pub struct Identities {
-    /// How many stored ones are remembered, at least; at most half as many again.
+    /// How many stored ones are remembered, at least; at most a quarter more.
     remembered: usize,
     known: HashMap<Identity, State, BuildHasherDefault<AsIs>>,
     /// Further receipts that wait for an identity: few have any.
@@ -68,7 +68,7 @@ pub struct Identities {
 }
 
 /// Generations that make up what is remembered, the one that is being stored not counted.
-const GENERATIONS: u32 = 2;
+const GENERATIONS: u32 = 4;
 
 /// Bytes of a map's entry, with the byte by which the map finds it.
 const ENTRY: usize = size_of::<(Identity, State)>() + 1;
@@ -132,6 +132,10 @@ impl Identities {
             State::Stored { generation } => kept(*generation),
             State::Waiting { .. } => true,
         });
+        // What many were on their way in once is not kept for few.
+        if self.known.len() < self.known.capacity() / 4 {
+            self.known.shrink_to(2 * self.known.len());
+        }
     }
 
     /// The row of an identity is no longer on its way: hands out the receipts that waited for it.
@@ -187,7 +191,7 @@ mod tests {
             ids.receive(i, receipt(1));
             ids.store(i, |_| ());
         }
-        assert!((REMEMBERED..=REMEMBERED * 3 / 2).contains(&ids.known.len()), "{}", ids.known.len());
+        assert!((REMEMBERED..=REMEMBERED * 5 / 4).contains(&ids.known.len()), "{}", ids.known.len());
         assert!(ids.memory() < 4 * REMEMBERED * ENTRY, "{}", ids.memory());
         assert_eq!(ids.receive(3 * REMEMBERED as u128 - 1, receipt(1)), Known::Stored);
         assert_eq!(ids.receive(1, receipt(1)), Known::New);

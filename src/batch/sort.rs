@@ -13,7 +13,7 @@ use crate::layout::columns::{ColumnType, Source};
 use crate::layout::row::{RowReader, fixed};
 
 /// Sort columns that are looked at; further ones would hardly ever decide.
-const COLUMNS: usize = 3;
+pub(super) const COLUMNS: usize = 3;
 
 /// Most distinct texts of a column that are ranked.
 const RANKED: usize = 4096;
@@ -41,7 +41,7 @@ pub fn order(layout: &Layout, rows: &Rows) -> Vec<u32> {
             let cell = reader.next(&column.kind);
             let Some(c) = *sorted else { continue };
             if is_number(&column.kind) {
-                key[c] = cell.map_or(0, |cell| of_number(fixed(cell, i64::from_le_bytes)));
+                key[c] = cell.map_or(0, |cell| of_number(number(&column.kind, cell)));
             } else {
                 key[c] = cell.map_or(0, first_bytes);
                 texts[c].push(cell.unwrap_or_default());
@@ -60,7 +60,8 @@ pub fn order(layout: &Layout, rows: &Rows) -> Vec<u32> {
         let column = |c: usize| a[c].cmp(&b[c]).then_with(|| text(c, x).cmp(&text(c, y)));
         column(0).then_with(|| column(1)).then_with(|| column(2))
     };
-    if texts[0].is_empty() {
+    let first_is_number = texts[0].is_empty();
+    if first_is_number {
         gather(&mut keyed);
         keyed.chunk_by_mut(|(a, _), (b, _)| a[0] == b[0]).for_each(|same| same.sort_unstable_by(by_column));
     } else {
@@ -88,12 +89,19 @@ fn gather(keyed: &mut Vec<Keyed>) {
 }
 
 fn is_number(kind: &ColumnType) -> bool {
-    matches!(kind, ColumnType::Timestamp | ColumnType::Int)
+    matches!(kind, ColumnType::Timestamp | ColumnType::Int | ColumnType::Date)
+}
+
+fn number(kind: &ColumnType, cell: &[u8]) -> i64 {
+    match kind {
+        ColumnType::Date => fixed(cell, i32::from_le_bytes).into(),
+        _ => fixed(cell, i64::from_le_bytes),
+    }
 }
 
 /// A number in the order of the numbers, above that of null.
 fn of_number(n: i64) -> u64 {
-    (n as u64) ^ (1 << 63)
+    ((n as u64) ^ (1 << 63)).max(1)
 }
 
 /// A number in the order of texts, as far as their first bytes tell, above that of null.

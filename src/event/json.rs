@@ -267,7 +267,8 @@ impl<'a> Value<'a> {
     pub fn is_called(self, key: &str) -> bool {
         let node = self.node();
         if node.key_escaped {
-            return *self.key() == *key;
+            // Its hash is that of what it reads; long keys are not resolved for every name that is asked for.
+            return node.key_hash == scan::hash(key.as_bytes()) && *self.key() == *key;
         }
         same(&self.doc.text.as_bytes()[node.key.0 as usize..node.key.1 as usize], key.as_bytes())
     }

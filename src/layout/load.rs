@@ -224,6 +224,9 @@ impl Draft<'_> {
         let columns = self.columns(catalog, format);
         let identity = self.names_to_columns("identity", &self.parsed.identity.clone(), &columns);
         let sort = self.names_to_columns("sort", &self.parsed.sort.clone(), &columns);
+        for i in sort.iter().filter(|i| columns[**i].kind == ColumnType::Money) {
+            self.problem("sort", format!("{}: files are not sorted by money columns", columns[*i].name));
+        }
         if format == Format::Parquet && identity.is_empty() {
             self.problem("identity", "names no column: an event must be told from another");
         }

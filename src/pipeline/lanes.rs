@@ -47,14 +47,23 @@ pub struct Lane {
     pub busy: bool,
     /// The next sequence number of this writer in this partition.
     pub seq: u32,
-    /// What fences claimed, remembered while a channel up to this one lives.
-    claims: Vec<(Claims, ChannelId)>,
+    /// What fences claimed.
+    claims: Vec<Remembered>,
+}
+
+/// What a fence claimed.
+#[derive(Debug)]
+struct Remembered {
+    claims: Claims,
+    /// It is remembered while a channel up to this one lives.
+    newest: ChannelId,
+    _charge: Charge,
 }
 
 impl Lane {
     /// True if a row of this claim must be treated as redelivered.
     pub fn is_claimed(&self, claim: u64) -> bool {
-        self.claims.iter().any(|(c, _)| c.claims(claim))
+        self.claims.iter().any(|c| c.claims.claims(claim))
     }
 
     /// True if any claims are remembered.
@@ -63,13 +72,14 @@ impl Lane {
     }
 
     /// Remembers what a fence claimed, for deliveries of channels up to `newest`.
-    pub fn remember(&mut self, claims: Claims, newest: ChannelId) {
-        self.claims.push((claims, newest));
+    pub fn remember(&mut self, claims: Claims, newest: ChannelId, budget: &Budget) {
+        let charge = budget.charge(claims.memory());
+        self.claims.push(Remembered { claims, newest, _charge: charge });
     }
 
     /// Forgets claims that no living channel can bring back.
     pub fn forget_claims(&mut self, oldest_alive: ChannelId) {
-        self.claims.retain(|(_, newest)| *newest >= oldest_alive);
+        self.claims.retain(|c| c.newest >= oldest_alive);
     }
 
     /// Moves every row that `claims` names, of every batch, open or sealed, to `taken`. Returns the weight of the sealed
@@ -376,7 +386,7 @@ mod tests {
         lanes.lane(ids[1]).open(false, 0, &budget);
         lanes.lane(ids[3]).busy = true;
         lanes.lane(ids[3]).seq = 5;
-        lanes.lane(ids[6]).remember(Claims::Some(vec![1]), 9);
+        lanes.lane(ids[6]).remember(Claims::Some(vec![1]), 9, &budget);
         lanes.sweep();
         let days: Vec<i32> = lanes.iter().map(|(_, partition, _)| partition.day).collect();
         assert_eq!(days, [1, 3, 6]);

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::layout::columns::ColumnType;
 use crate::layout::row::{Identity, IdentityHash, IdentityKey, RowReader};
-use crate::store::columns::Pieces;
+use crate::store::columns::{Pieces, is_called};
 use crate::store::tail::{Tail, read_metadata, read_tail};
 use crate::store::{Put, Store};
 
@@ -213,7 +213,7 @@ async fn look_into_all(
     let ruled: Vec<_> = files.iter().map(|file| rule_out(shore, landing, layout, file)).collect();
     let ruled: Vec<bool> = stream::iter(ruled).buffered(AT_ONCE).try_collect().await?;
     let mut present = IdentitySet::default();
-    // One at a time: the columns of whole files are read.
+    // One at a time: whole columns are read.
     for (file, _) in files.iter().zip(ruled).filter(|(_, out)| !out) {
         look_into(shore, landing, layout, file, &mut present).await?;
     }
@@ -358,7 +358,12 @@ async fn look_into(
     let known = match shore.files.get(&file.0) {
         Some(Known::Rows(known)) => known,
         _ => match read_end(&shore.store, file).await? {
-            Some(tail) => read_identities(shore, landing, layout, &file.0, tail).await?,
+            Some(tail) => match read_identities(shore, landing, layout, &file.0, tail).await {
+                Ok(known) => known,
+                // Retention took it between its end and its columns.
+                Err(_) if shore.store.head(&file.0).await?.is_none() => return Ok(()),
+                Err(e) => return Err(e),
+            },
             None => return Ok(()),
         },
     };
@@ -378,7 +383,10 @@ async fn read_identities(
     let rows = tail.metadata.file_metadata().num_rows().unsigned_abs();
     let takes =
         places.iter().map(|p| p.end - p.start).sum::<u64>().saturating_add(rows.saturating_mul(FOUND));
-    let charge = shore.budget.charge(usize::try_from(takes).unwrap_or(usize::MAX));
+    // A damaged footer may say anything.
+    let charge = shore
+        .budget
+        .charge(usize::try_from(takes).map_or(shore.budget.limit(), |n| n.min(shore.budget.limit())));
     let columns = tail.pieces(&shore.store, path, places).await?;
     let (key, layout, value) = (shore.key, Arc::clone(layout), landing.partition.value.clone());
     let metadata = Arc::new(tail.metadata);
@@ -389,7 +397,7 @@ async fn read_identities(
         Some(Err(e)) => {
             return Err(Error::unreachable(format!("{path}: cannot read its identities")).source(e));
         }
-        None => return Err(Error::unreachable("the program is ending")),
+        None => return Err(Error::unreachable(format!("{path}: its identities were not read to the end"))),
     };
     shore.files.put(path, Known::Rows(Arc::clone(&found)));
     Ok(found)
@@ -441,12 +449,14 @@ fn identities(
     value: Option<&str>,
 ) -> std::result::Result<IdentitySet, ParquetError> {
     use arrow::array::{Array, AsArray};
-    use arrow::datatypes::{Date32Type, Int64Type, TimestampMicrosecondType};
+    use arrow::datatypes::{Date32Type, Decimal128Type, Int64Type, TimestampMicrosecondType};
 
-    let names: Vec<&str> = layout.identity.iter().map(|i| layout.columns[*i].name.as_str()).collect();
+    let is_identity = |name: &str| layout.identity.iter().any(|i| layout.columns[*i].name == name);
+    let stored = metadata.file_metadata().schema_descr_ptr();
+    let wanted = stored.columns().iter().enumerate().filter(|(_, c)| is_called(c.path(), is_identity));
+    let mask = ProjectionMask::leaves(&stored, wanted.map(|(leaf, _)| leaf));
     let metadata = ArrowReaderMetadata::try_new(metadata, Default::default())?;
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(columns, metadata);
-    let mask = ProjectionMask::columns(builder.parquet_schema(), names.iter().copied());
     let mut found = IdentitySet::default();
     for batch in builder.with_projection(mask).with_batch_size(8192).build()? {
         let batch = batch?;
@@ -462,21 +472,39 @@ fn identities(
                     hash.add(None);
                     continue;
                 };
+                let other = || {
+                    let word = column.kind.word();
+                    ParquetError::General(format!("column {} holds no values of {word}", column.name))
+                };
                 match column.kind {
                     ColumnType::Timestamp => {
-                        hash.add(Some(
-                            &array.as_primitive::<TimestampMicrosecondType>().value(row).to_le_bytes(),
-                        ));
+                        let values =
+                            array.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(other)?;
+                        hash.add(Some(&values.value(row).to_le_bytes()));
                     }
                     ColumnType::Int => {
-                        hash.add(Some(&array.as_primitive::<Int64Type>().value(row).to_le_bytes()))
+                        let values = array.as_primitive_opt::<Int64Type>().ok_or_else(other)?;
+                        hash.add(Some(&values.value(row).to_le_bytes()));
                     }
                     ColumnType::Date => {
-                        hash.add(Some(&array.as_primitive::<Date32Type>().value(row).to_le_bytes()))
+                        let values = array.as_primitive_opt::<Date32Type>().ok_or_else(other)?;
+                        hash.add(Some(&values.value(row).to_le_bytes()));
                     }
-                    ColumnType::Bool => hash.add(Some(&[u8::from(array.as_boolean().value(row))])),
-                    ColumnType::Binary => hash.add(Some(array.as_binary::<i32>().value(row))),
-                    _ => hash.add(Some(array.as_string::<i32>().value(row).as_bytes())),
+                    ColumnType::Money => {
+                        let values = array.as_primitive_opt::<Decimal128Type>().ok_or_else(other)?;
+                        hash.add(Some(&values.value(row).to_le_bytes()));
+                    }
+                    ColumnType::Bool => {
+                        let values = array.as_boolean_opt().ok_or_else(other)?;
+                        hash.add(Some(&[u8::from(values.value(row))]));
+                    }
+                    ColumnType::Binary => {
+                        hash.add(Some(array.as_binary_opt::<i32>().ok_or_else(other)?.value(row)));
+                    }
+                    _ => {
+                        let values = array.as_string_opt::<i32>().ok_or_else(other)?;
+                        hash.add(Some(values.value(row).as_bytes()));
+                    }
                 }
             }
             found.insert(hash.finish());

@@ -96,17 +96,21 @@ pub struct State {
     pub summary: Summary,
 }
 
-/// Bytes of the budget for each stored identity that a dataset remembers: of the default budget, so many that they fill a
-/// map of half a million together with those that are on their way. One more would double it.
-const BUDGET_FOR_ONE: usize = 4096;
+/// Bytes of the budget for each stored identity that a dataset remembers. With those that are on their way when the
+/// default budget is full, they fit into a map of half a million; with many more it would double.
+const BUDGET_FOR_ONE: usize = 2048;
 
-/// Fewest and most stored identities that a dataset remembers.
+/// Fewest and most stored identities that a dataset remembers at least.
 const REMEMBERED: (usize, usize) = (64, 1 << 18);
 
-/// One of so many bytes of the budget is the program's: of the default budget, what it takes with nothing to do.
-const SHARE_OF_PROGRAM: usize = 20;
+/// What the program takes with nothing to do, of which a small budget counts no more than a twentieth of its own.
+const PROGRAM: (usize, usize) = (12 << 20, 20);
 
-fn identities(layouts: &Layouts, budget: &Budget) -> Vec<Identities> {
+fn of_program(budget: &Budget) -> usize {
+    PROGRAM.0.min(budget.limit() / PROGRAM.1)
+}
+
+fn none_known(layouts: &Layouts, budget: &Budget) -> Vec<Identities> {
     let remembered = (budget.limit() / BUDGET_FOR_ONE).clamp(REMEMBERED.0, REMEMBERED.1);
     layouts.all().iter().map(|_| Identities::new(remembered)).collect()
 }
@@ -121,8 +125,8 @@ impl State {
         newest_channel: Arc<AtomicU32>,
     ) -> Self {
         State {
-            identities: identities(&layouts, &budget),
-            own: budget.charge(budget.limit() / SHARE_OF_PROGRAM),
+            identities: none_known(&layouts, &budget),
+            own: budget.charge(of_program(&budget)),
             ratios: vec![None; layouts.all().len()],
             rushes: vec![false; settings.consumers.len()],
             layouts,
@@ -259,12 +263,14 @@ impl State {
         self.landing_bytes = 0;
         self.in_flight.clear();
         self.blobs.clear();
-        self.identities = identities(&self.layouts, &self.budget);
+        self.identities = none_known(&self.layouts, &self.budget);
+        self.account();
     }
 
+    /// Counts the program and the maps of identities against the budget.
     fn account(&mut self) {
         let maps: usize = self.identities.iter().map(Identities::memory).sum();
-        self.own.resize(self.budget.limit() / SHARE_OF_PROGRAM + maps);
+        self.own.resize(of_program(&self.budget) + maps);
     }
 
     /// Deliveries that are neither acknowledged nor given back.

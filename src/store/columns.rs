@@ -1,4 +1,7 @@
 //! Some columns of a Parquet file, read without the others.
+//!
+//! Owns where they stand, and reading it. Does not own what is in them. A read of anything else is an error, never other
+//! bytes.
 
 use std::ops::Range;
 
@@ -8,6 +11,7 @@ use object_store::path::Path;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{ChunkReader, Length};
+use parquet::schema::types::ColumnPath;
 
 use super::Store;
 use super::tail::Tail;
@@ -21,8 +25,13 @@ pub struct Pieces {
     pieces: Vec<(u64, Bytes)>,
 }
 
+/// True for a column that is not within another and has a name that is wanted.
+pub fn is_called(column: &ColumnPath, wanted: impl Fn(&str) -> bool) -> bool {
+    matches!(column.parts(), [name] if wanted(name))
+}
+
 impl Tail {
-    /// Where the columns that are `wanted`, by their names, stand in the file, in all row groups.
+    /// Where the columns whose names are `wanted` stand in the file, in all row groups.
     ///
     /// # Errors
     /// A footer that says where no file has columns.
@@ -34,8 +43,9 @@ impl Tail {
         };
         let damaged = || Error::unreachable(format!("{path}: columns stand where the file has none"));
         let columns = self.metadata.row_groups().iter().flat_map(|group| group.columns());
-        let columns = columns.filter(|column| wanted(&column.column_path().string()));
-        columns.map(|column| place(column).ok_or_else(damaged)).collect()
+        let columns = columns.filter(|column| is_called(column.column_path(), &wanted));
+        let places: Result<Vec<_>> = columns.map(|column| place(column).ok_or_else(damaged)).collect();
+        Ok(places?.into_iter().filter(|place| !place.is_empty()).collect())
     }
 
     /// Reads what stands at `places`.
@@ -51,7 +61,7 @@ impl Tail {
 
 impl Pieces {
     /// What was read of the file from `start` on.
-    fn from(&self, start: u64) -> std::result::Result<Bytes, ParquetError> {
+    fn rest_from(&self, start: u64) -> std::result::Result<Bytes, ParquetError> {
         let within = |(from, piece): &&(u64, Bytes)| {
             start.checked_sub(*from).is_some_and(|skipped| skipped < piece.len() as u64)
         };
@@ -72,11 +82,11 @@ impl ChunkReader for Pieces {
     type T = Reader<Bytes>;
 
     fn get_read(&self, start: u64) -> std::result::Result<Self::T, ParquetError> {
-        self.from(start).map(Buf::reader)
+        self.rest_from(start).map(Buf::reader)
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> std::result::Result<Bytes, ParquetError> {
-        let rest = self.from(start)?;
+        let rest = self.rest_from(start)?;
         if length > rest.len() {
             return Err(ParquetError::EOF(format!("{length} bytes at byte {start}")));
         }

@@ -246,10 +246,11 @@ impl Store {
     /// # Errors
     /// The store's, also if there is no such object.
     pub async fn get_range(&self, path: &Path, range: Range<u64>) -> Result<Bytes> {
-        match tokio::time::timeout(self.deadline, self.inner.get_range(path, range)).await {
+        let deadline = self.deadline_for(range.end.saturating_sub(range.start));
+        match tokio::time::timeout(deadline, self.inner.get_range(path, range)).await {
             Ok(Ok(bytes)) => Ok(bytes),
             Ok(Err(e)) => Err(self.error("get", path, e)),
-            Err(_) => Err(self.slow("get", path, self.deadline)),
+            Err(_) => Err(self.slow("get", path, deadline)),
         }
     }
 

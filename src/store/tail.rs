@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 /// A file's metadata, and its last bytes, which often hold more than that.
 #[derive(Debug)]
 pub struct Tail {
-    /// What the footer says, without the ranges of columns.
+    /// What the footer says, without statistics.
     pub metadata: ParquetMetaData,
     /// The file's size in bytes.
     pub size: u64,
@@ -64,7 +64,7 @@ pub async fn read_tail(store: &Store, path: &Path, size: u64) -> Result<Tail> {
 /// Length of the metadata and the magic bytes, which stand last.
 const FOOT: usize = 8;
 
-/// The metadata at the end of a file. Where the file's schema is known, it need not be read again; ranges of columns,
+/// The metadata at the end of a file. Where the file's schema is known, it need not be read again; statistics,
 /// which are most of a footer, are passed over.
 ///
 /// # Errors

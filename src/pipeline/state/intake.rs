@@ -190,7 +190,9 @@ impl State {
         let known = self.identities[usize::from(draft.layout)].receive(draft.identity, receipt);
         self.repeated(known, receipt);
         if known == Known::New {
-            let charge = self.budget.charge(draft.bytes.len() + draft.path.len() + size_of::<Blob>());
+            let tenant = draft.tenant.as_ref().map_or(0, String::capacity);
+            let charge =
+                self.budget.charge(draft.bytes.len() + draft.path.len() + tenant + size_of::<Blob>());
             self.blobs.push_back(Blob { draft, charge });
         }
     }

@@ -83,7 +83,7 @@ impl State {
             self.landing_bytes -= lane.take_claimed(&layout, &claims, &mut rows);
         }
         if self.settings.without != Some(Rule::Remember) {
-            lane.remember(claims, self.newest_channel.load(Ordering::Relaxed));
+            lane.remember(claims, self.newest_channel.load(Ordering::Relaxed), &self.budget);
         }
         if self.settings.redelivers {
             self.give_back(index, &rows);

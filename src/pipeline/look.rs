@@ -575,6 +575,29 @@ mod tests {
         assert!(identities(layout, none, metadata, key, None).is_err(), "a column that was not read");
     }
 
+    #[tokio::test]
+    async fn columns_of_another_program_are_an_error() {
+        use arrow::array::{ArrayRef, Int64Array, StringArray};
+        use arrow::record_batch::RecordBatch;
+        use parquet::arrow::ArrowWriter;
+
+        let layouts = Layouts::load(&Catalog::builtin(), None, &[]).expect("layouts");
+        let layout = layouts.named("risk_evaluations").expect("layout");
+        let times: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+        let ids: ArrayRef = Arc::new(StringArray::from(vec!["e1"]));
+        let batch = RecordBatch::try_from_iter([("eventTime", times), ("eventId", ids)]).expect("a batch");
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).expect("a writer");
+        writer.write(&batch).expect("written");
+        let (store, path) = (Store::memory(), Path::from("a.parquet"));
+        store.create(&path, writer.into_inner().expect("a file").into()).await.expect("put");
+        let tail = read_metadata(&store, &path).await.expect("read").expect("there");
+        let places = tail.places(&path, |name| name.starts_with("event")).expect("within the file");
+        let pieces = tail.pieces(&store, &path, places).await.expect("read");
+        let found = identities(layout, pieces, Arc::new(tail.metadata), IdentityKey(1, 2), None);
+        let said = found.expect_err("eventTime is no time").to_string();
+        assert!(said.contains("column eventTime holds no values of timestamp"), "{said}");
+    }
+
     #[test]
     fn names_are_read_from_the_right() {
         assert_eq!(parse_name("host_1-01jx-000012.parquet"), Some(("host_1-01jx", 12)));

@@ -96,9 +96,10 @@ pub struct State {
     pub summary: Summary,
 }
 
-/// Bytes of the budget for each stored identity that a dataset remembers. With those that are on their way when the
-/// default budget is full, they fit into a map of half a million; with many more it would double.
-const BUDGET_FOR_ONE: usize = 2048;
+/// Bytes of the budget for each stored identity that a dataset remembers: where a broker may bring events twice, and in a
+/// backfill, whose open rows want the memory. There they fit into a map of half a million with those that are on their
+/// way when the default budget is full; with many more it would double.
+const BUDGET_FOR_ONE: (usize, usize) = (1024, 4096);
 
 /// Fewest and most stored identities that a dataset remembers at least.
 const REMEMBERED: (usize, usize) = (64, 1 << 18);
@@ -110,8 +111,9 @@ fn of_program(budget: &Budget) -> usize {
     PROGRAM.0.min(budget.limit() / PROGRAM.1)
 }
 
-fn none_known(layouts: &Layouts, budget: &Budget) -> Vec<Identities> {
-    let remembered = (budget.limit() / BUDGET_FOR_ONE).clamp(REMEMBERED.0, REMEMBERED.1);
+fn none_known(layouts: &Layouts, settings: &Settings, budget: &Budget) -> Vec<Identities> {
+    let each = if settings.redelivers { BUDGET_FOR_ONE.0 } else { BUDGET_FOR_ONE.1 };
+    let remembered = (budget.limit() / each).clamp(REMEMBERED.0, REMEMBERED.1);
     layouts.all().iter().map(|_| Identities::new(remembered)).collect()
 }
 
@@ -125,7 +127,7 @@ impl State {
         newest_channel: Arc<AtomicU32>,
     ) -> Self {
         State {
-            identities: none_known(&layouts, &budget),
+            identities: none_known(&layouts, &settings, &budget),
             own: budget.charge(of_program(&budget)),
             ratios: vec![None; layouts.all().len()],
             rushes: vec![false; settings.consumers.len()],
@@ -263,7 +265,7 @@ impl State {
         self.landing_bytes = 0;
         self.in_flight.clear();
         self.blobs.clear();
-        self.identities = none_known(&self.layouts, &self.budget);
+        self.identities = none_known(&self.layouts, &self.settings, &self.budget);
         self.account();
     }
 

@@ -104,8 +104,9 @@ const BUDGET_FOR_ONE: (usize, usize) = (1024, 4096);
 /// Fewest and most stored identities that a dataset remembers at least.
 const REMEMBERED: (usize, usize) = (64, 1 << 18);
 
-/// What the program takes with nothing to do, of which a small budget counts no more than a twentieth of its own.
-const PROGRAM: (usize, usize) = (12 << 20, 20);
+/// What the program takes with nothing to do, and what the allocator holds beside what is asked of it; a small budget
+/// counts no more than a tenth of its own for both.
+const PROGRAM: (usize, usize) = (24 << 20, 10);
 
 fn of_program(budget: &Budget) -> usize {
     PROGRAM.0.min(budget.limit() / PROGRAM.1)

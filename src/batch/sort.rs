@@ -167,6 +167,13 @@ mod tests {
         prop::option::weighted(0.9, (0..most).prop_map(|n| format!("{n:09}").into_bytes()))
     }
 
+    #[test]
+    fn numbers_are_in_order_above_null() {
+        let days = [-1i32, 255, 256].map(|day| of_number(number(&ColumnType::Date, &day.to_le_bytes())));
+        assert!(days.is_sorted_by(|a, b| a < b), "{days:?}");
+        assert!(of_number(i64::MIN) > 0 && first_bytes(b"") > 0);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         /// Few texts are ranked, many compared; the first eight bytes of these are hardly ever enough.

@@ -223,15 +223,10 @@ impl<'a> Value<'a> {
     /// True for a string whose bytes, escapes resolved, are as asked.
     #[inline(always)]
     pub fn is_text(self, asked: impl FnOnce(&[u8]) -> bool) -> bool {
-        let node = self.node();
-        if node.kind != Kind::String {
-            return false;
+        match self.plain() {
+            Some(text) => asked(text.as_bytes()),
+            None => self.as_bytes().is_some_and(|text| asked(&text)),
         }
-        let (from, to) = (node.value.0 as usize + 1, node.value.1 as usize - 1);
-        if node.escaped {
-            return asked(unescape(&self.doc.text[from..to]).as_bytes());
-        }
-        asked(&self.doc.text.as_bytes()[from..to])
     }
 
     /// The value of an integer that fits; `None` for anything else.

@@ -112,6 +112,11 @@ impl Layout {
         Arc::new(Schema::new(stored.map(|(_, c)| c.field()).collect::<Vec<_>>()))
     }
 
+    /// True if a column of this name is one of the identity.
+    pub fn is_identity(&self, name: &str) -> bool {
+        self.identity.iter().any(|i| self.columns[*i].name == name)
+    }
+
     /// The rules that are frozen once a dataset has files, as its footers state them.
     pub fn rules(&self) -> String {
         let identity: Vec<&str> = self.identity.iter().map(|i| self.columns[*i].name.as_str()).collect();

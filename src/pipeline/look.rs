@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{Date32Type, Decimal128Type, Int64Type, TimestampMicrosecondType};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
@@ -355,17 +357,17 @@ async fn look_into(
     file: &Listed,
     present: &mut IdentitySet,
 ) -> Result<()> {
-    let known = match shore.files.get(&file.0) {
+    let path = &file.0;
+    let known = match shore.files.get(path) {
         Some(Known::Rows(known)) => known,
-        _ => match read_end(&shore.store, file).await? {
-            Some(tail) => match read_identities(shore, landing, layout, &file.0, tail).await {
-                Ok(known) => known,
+        _ => {
+            let Some(tail) = read_end(&shore.store, file).await? else { return Ok(()) };
+            match read_identities(shore, landing, layout, path, tail).await {
                 // Retention took it between its end and its columns.
-                Err(_) if shore.store.head(&file.0).await?.is_none() => return Ok(()),
-                Err(e) => return Err(e),
-            },
-            None => return Ok(()),
-        },
+                Err(_) if shore.store.head(path).await?.is_none() => return Ok(()),
+                read => read?,
+            }
+        }
     };
     present.extend(landing.sought().map(|(_, at)| at.identity()).filter(|i| known.contains(i)));
     Ok(())
@@ -378,15 +380,13 @@ async fn read_identities(
     path: &Path,
     tail: Tail,
 ) -> Result<Arc<IdentitySet>> {
-    let is_identity = |name: &str| layout.identity.iter().any(|i| layout.columns[*i].name == name);
-    let places = tail.places(path, is_identity)?;
+    let places = tail.places(path, |name| layout.is_identity(name))?;
     let rows = tail.metadata.file_metadata().num_rows().unsigned_abs();
     let takes =
         places.iter().map(|p| p.end - p.start).sum::<u64>().saturating_add(rows.saturating_mul(FOUND));
     // A damaged footer may say anything.
-    let charge = shore
-        .budget
-        .charge(usize::try_from(takes).map_or(shore.budget.limit(), |n| n.min(shore.budget.limit())));
+    let most = shore.budget.limit();
+    let charge = shore.budget.charge(usize::try_from(takes).map_or(most, |takes| takes.min(most)));
     let columns = tail.pieces(&shore.store, path, places).await?;
     let (key, layout, value) = (shore.key, Arc::clone(layout), landing.partition.value.clone());
     let metadata = Arc::new(tail.metadata);
@@ -448,12 +448,9 @@ fn identities(
     key: IdentityKey,
     value: Option<&str>,
 ) -> std::result::Result<IdentitySet, ParquetError> {
-    use arrow::array::{Array, AsArray};
-    use arrow::datatypes::{Date32Type, Decimal128Type, Int64Type, TimestampMicrosecondType};
-
-    let is_identity = |name: &str| layout.identity.iter().any(|i| layout.columns[*i].name == name);
     let stored = metadata.file_metadata().schema_descr_ptr();
-    let wanted = stored.columns().iter().enumerate().filter(|(_, c)| is_called(c.path(), is_identity));
+    let wanted =
+        stored.columns().iter().enumerate().filter(|(_, c)| is_called(c.path(), |n| layout.is_identity(n)));
     let mask = ProjectionMask::leaves(&stored, wanted.map(|(leaf, _)| leaf));
     let metadata = ArrowReaderMetadata::try_new(metadata, Default::default())?;
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(columns, metadata);
@@ -472,45 +469,33 @@ fn identities(
                     hash.add(None);
                     continue;
                 };
-                let other = || {
-                    let word = column.kind.word();
-                    ParquetError::General(format!("column {} holds no values of {word}", column.name))
-                };
-                match column.kind {
-                    ColumnType::Timestamp => {
-                        let values =
-                            array.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(other)?;
-                        hash.add(Some(&values.value(row).to_le_bytes()));
-                    }
-                    ColumnType::Int => {
-                        let values = array.as_primitive_opt::<Int64Type>().ok_or_else(other)?;
-                        hash.add(Some(&values.value(row).to_le_bytes()));
-                    }
-                    ColumnType::Date => {
-                        let values = array.as_primitive_opt::<Date32Type>().ok_or_else(other)?;
-                        hash.add(Some(&values.value(row).to_le_bytes()));
-                    }
-                    ColumnType::Money => {
-                        let values = array.as_primitive_opt::<Decimal128Type>().ok_or_else(other)?;
-                        hash.add(Some(&values.value(row).to_le_bytes()));
-                    }
-                    ColumnType::Bool => {
-                        let values = array.as_boolean_opt().ok_or_else(other)?;
-                        hash.add(Some(&[u8::from(values.value(row))]));
-                    }
-                    ColumnType::Binary => {
-                        hash.add(Some(array.as_binary_opt::<i32>().ok_or_else(other)?.value(row)));
-                    }
-                    _ => {
-                        let values = array.as_string_opt::<i32>().ok_or_else(other)?;
-                        hash.add(Some(values.value(row).as_bytes()));
-                    }
-                }
+                add(&mut hash, &column.kind, array, row).ok_or_else(|| {
+                    let (name, word) = (&column.name, column.kind.word());
+                    ParquetError::General(format!("column {name} holds no values of {word}"))
+                })?;
             }
             found.insert(hash.finish());
         }
     }
     Ok(found)
+}
+
+/// Adds a value of a column to a row's identity; none if the array is of another type.
+fn add(hash: &mut IdentityHash, kind: &ColumnType, array: &dyn Array, row: usize) -> Option<()> {
+    match kind {
+        ColumnType::Timestamp => {
+            hash.add(Some(&array.as_primitive_opt::<TimestampMicrosecondType>()?.value(row).to_le_bytes()));
+        }
+        ColumnType::Int => hash.add(Some(&array.as_primitive_opt::<Int64Type>()?.value(row).to_le_bytes())),
+        ColumnType::Date => hash.add(Some(&array.as_primitive_opt::<Date32Type>()?.value(row).to_le_bytes())),
+        ColumnType::Money => {
+            hash.add(Some(&array.as_primitive_opt::<Decimal128Type>()?.value(row).to_le_bytes()));
+        }
+        ColumnType::Bool => hash.add(Some(&[u8::from(array.as_boolean_opt()?.value(row))])),
+        ColumnType::Binary => hash.add(Some(array.as_binary_opt::<i32>()?.value(row))),
+        _ => hash.add(Some(array.as_string_opt::<i32>()?.value(row).as_bytes())),
+    }
+    Some(())
 }
 
 #[cfg(test)]
@@ -563,8 +548,7 @@ mod tests {
         let (store, path) = (Store::memory(), Path::from("a.parquet"));
         store.create(&path, encode(layout, &mut rows, &footer).expect("encodes")).await.expect("put");
         let tail = read_metadata(&store, &path).await.expect("read").expect("there");
-        let is_identity = |name: &str| layout.identity.iter().any(|i| layout.columns[*i].name == name);
-        let places = tail.places(&path, is_identity).expect("within the file");
+        let places = tail.places(&path, |name| layout.is_identity(name)).expect("within the file");
         let read: u64 = places.iter().map(|p| p.end - p.start).sum();
         assert!(tail.size > 128 << 10 && read < tail.size / 2, "{read} of {}", tail.size);
         let pieces = tail.pieces(&store, &path, places).await.expect("read");

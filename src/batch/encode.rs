@@ -212,14 +212,11 @@ const DICTIONARY: usize = 4 << 20;
 
 /// Bytes of a page before it is compressed, and rows between two looks at its size. The writer allocates a page several
 /// times on its way: of the default size, with documents in it, it was more than the allocator keeps for reuse.
-const PAGE: usize = 256 << 10;
+const PAGE: usize = 64 << 10;
 const AT_ONCE: usize = 256;
 
 /// Rows that are turned into Arrow arrays at a time: so many that their bytes stay in a core's cache.
 const SLICE: usize = 2_048;
-
-/// Rows that are asked of memory at a time. They lie where they came, and are wanted in their order.
-const AHEAD: usize = 16;
 
 /// Bytes of rows that are turned into Arrow arrays at a time, so that encoding large bodies takes little memory beside
 /// them.
@@ -243,13 +240,10 @@ pub fn encode(layout: &Layout, rows: &mut Rows, footer: &Footer) -> Result<Bytes
     let room = rows.len().min(SLICE);
     let mut builders: Vec<_> = layout.columns.iter().map(|c| ColumnBuilder::new(&c.kind, room)).collect();
     for slice in rows.pieces(SLICE, SLICE_BYTES) {
-        for ahead in slice.chunks(AHEAD) {
-            rows.warm(ahead);
-            for at in ahead {
-                let mut reader = RowReader::new(rows.row(at), layout.columns.len());
-                for (column, builder) in layout.columns.iter().zip(&mut builders) {
-                    builder.push(reader.next(&column.kind));
-                }
+        for row in rows.read_ahead(slice, usize::MAX) {
+            let mut reader = RowReader::new(row, layout.columns.len());
+            for (column, builder) in layout.columns.iter().zip(&mut builders) {
+                builder.push(reader.next(&column.kind));
             }
         }
         let arrays = layout.stored().map(|(i, _)| builders[i].finish());

@@ -146,13 +146,17 @@ impl Rows {
         row_claim(layout, self.row(at))
     }
 
-    /// Reads a little of every row, so that those that follow are in the processor's caches when they are wanted: one
-    /// after another, each would wait for memory by itself.
+    /// The rows of a piece of the index, of which the first `bytes` were just read: those that follow each other lie apart,
+    /// and one after another each would wait for memory by itself.
     #[inline]
-    pub fn warm(&self, ahead: &[RowRef]) {
+    pub fn read_ahead<'r>(&'r self, piece: &'r [RowRef], bytes: usize) -> impl Iterator<Item = &'r [u8]> {
+        const AHEAD: usize = 16;
         const LINE: usize = 64;
-        let lines = ahead.iter().flat_map(|at| self.row(at).iter().step_by(LINE));
-        std::hint::black_box(lines.fold(0, |sum, byte| sum ^ byte));
+        piece.chunks(AHEAD).flat_map(move |ahead| {
+            let lines = ahead.iter().flat_map(|at| self.row(at).iter().take(bytes).step_by(LINE));
+            std::hint::black_box(lines.fold(0, |sum, byte| sum ^ byte));
+            ahead.iter().map(|at| self.row(at))
+        })
     }
 
     /// Sorts the index by the layout's sort columns, nulls first; ties keep no particular order.

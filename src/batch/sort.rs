@@ -4,6 +4,7 @@
 //! their rank. Of others the number is their first bytes, and whole texts are compared where those are equal.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 
 use foldhash::fast::FixedState;
 
@@ -14,6 +15,9 @@ use crate::layout::row::{RowReader, fixed};
 
 /// Sort columns that are looked at; further ones would hardly ever decide.
 pub(super) const COLUMNS: usize = 3;
+
+/// Bytes of a row that are read ahead: sort columns stand at the front.
+const FRONT: usize = 128;
 
 /// Most distinct texts of a column that are ranked.
 const RANKED: usize = 4096;
@@ -30,31 +34,27 @@ pub fn order(layout: &Layout, rows: &Rows) -> Vec<u32> {
     let read = others.iter().map(|c| columns[*c] + 1).max().unwrap_or(0);
     let place_of: Vec<_> = (0..read).map(|i| others.iter().copied().find(|c| columns[*c] == i)).collect();
     let mut keyed: Vec<Keyed> = Vec::with_capacity(rows.len());
-    let mut texts = [const { Vec::new() }; COLUMNS];
-    let is_text = |c: &usize| !is_number(&layout.columns[columns[*c]].kind);
-    others.iter().filter(|c| is_text(c)).for_each(|c| texts[*c].reserve_exact(rows.len()));
-    for (place, at) in (0..).zip(rows.index()) {
-        let mut reader = RowReader::new(rows.row(at), layout.columns.len());
+    let mut texts: [Texts; COLUMNS] = Default::default();
+    let is_text = |c: &&usize| !is_number(&layout.columns[columns[**c]].kind);
+    others.iter().filter(is_text).for_each(|c| texts[*c].all.reserve_exact(rows.len()));
+    // Once for all columns: rows are more than a processor's caches hold.
+    for (at, row) in rows.index().iter().zip(rows.read_ahead(rows.index(), FRONT)) {
+        let mut reader = RowReader::new(row, layout.columns.len());
         let mut key = [0; COLUMNS];
         times.iter().for_each(|c| key[*c] = of_number(at.time));
         for (column, sorted) in layout.columns.iter().zip(&place_of) {
             let cell = reader.next(&column.kind);
             let Some(c) = *sorted else { continue };
-            if is_number(&column.kind) {
-                key[c] = cell.map_or(0, |cell| of_number(number(&column.kind, cell)));
+            key[c] = if is_number(&column.kind) {
+                cell.map_or(0, |cell| of_number(number(&column.kind, cell)))
             } else {
-                key[c] = cell.map_or(0, first_bytes);
-                texts[c].push(cell.unwrap_or_default());
-            }
+                texts[c].add(cell)
+            };
         }
-        keyed.push((key, place));
+        keyed.push((key, keyed.len() as u32));
     }
     // What is left are the texts of which there are too many to be ranked.
-    for (c, texts) in texts.iter_mut().enumerate() {
-        if rank(texts, &mut keyed, c) {
-            *texts = Vec::new();
-        }
-    }
+    let texts: Vec<_> = texts.into_iter().enumerate().map(|(c, texts)| texts.rank(&mut keyed, c)).collect();
     let by_column = |(a, x): &Keyed, (b, y): &Keyed| {
         let text = |c: usize, place: &u32| texts[c].get(*place as usize);
         let column = |c: usize| a[c].cmp(&b[c]).then_with(|| text(c, x).cmp(&text(c, y)));
@@ -112,31 +112,97 @@ fn first_bytes(text: &[u8]) -> u64 {
     u64::from_be_bytes(first) >> 1 | 1 << 63
 }
 
-/// Replaces the numbers of texts, but for nulls, by their ranks; false, with nothing replaced, if they are too many.
-fn rank(texts: &[&[u8]], keyed: &mut [Keyed], c: usize) -> bool {
-    let mut seen: HashMap<&[u8], u32, FixedState> = HashMap::default();
-    let mut numbers = Vec::with_capacity(texts.len());
-    for text in texts {
-        let next = seen.len() as u32;
-        numbers.push(*seen.entry(text).or_insert(next));
-        if seen.len() > RANKED {
-            return false;
+/// The texts of a sort column, and their numbers.
+#[derive(Default)]
+struct Texts<'r> {
+    all: Vec<&'r [u8]>,
+    /// Those that differ, in the order of their arrival, while they are few.
+    few: HashMap<Short<'r>, u32, FixedState>,
+    /// How many came before they were too many.
+    numbered: Option<usize>,
+}
+
+impl<'r> Texts<'r> {
+    /// Adds a row's text. Returns a number above that of null.
+    #[inline]
+    fn add(&mut self, cell: Option<&'r [u8]>) -> u64 {
+        self.all.push(cell.unwrap_or_default());
+        let Some(text) = cell else { return 0 };
+        if self.numbered.is_some() {
+            return first_bytes(text);
         }
+        let next = self.few.len() as u32;
+        let number = *self.few.entry(Short(text)).or_insert(next);
+        if self.few.len() > RANKED {
+            self.numbered = Some(self.all.len());
+        }
+        u64::from(number) + 1
     }
-    let mut sorted: Vec<(&[u8], u32)> = seen.into_iter().collect();
-    sorted.sort_unstable();
-    let mut ranks = vec![0; sorted.len()];
-    for (rank, (_, number)) in (1..).zip(sorted) {
-        ranks[number as usize] = rank;
+
+    /// Makes the numbers those of an order: ranks, if the texts are few. Returns the texts, by which equal numbers are to
+    /// be told apart, if they are many.
+    fn rank(self, keyed: &mut [Keyed], c: usize) -> Vec<&'r [u8]> {
+        if let Some(numbered) = self.numbered {
+            for ((key, _), text) in
+                keyed.iter_mut().zip(&self.all[..numbered]).filter(|((key, _), _)| key[c] != 0)
+            {
+                key[c] = first_bytes(text);
+            }
+            return self.all;
+        }
+        let mut sorted: Vec<(&[u8], u32)> =
+            self.few.into_iter().map(|(text, number)| (text.0, number)).collect();
+        sorted.sort_unstable();
+        let mut ranks = vec![0; sorted.len()];
+        for (rank, (_, number)) in (1..).zip(sorted) {
+            ranks[number as usize] = rank;
+        }
+        let of_texts = !self.all.is_empty();
+        for (key, _) in keyed.iter_mut().filter(|(key, _)| of_texts && key[c] != 0) {
+            key[c] = ranks[key[c] as usize - 1];
+        }
+        Vec::new()
     }
-    for ((key, _), number) in keyed.iter_mut().zip(numbers).filter(|((key, _), _)| key[c] != 0) {
-        key[c] = ranks[number as usize];
+}
+
+/// A text that is short, as names and ids are: hashed and compared word by word, in place. What does so for texts of any
+/// length is called for each, and takes twice as long.
+#[derive(Clone, Copy, Eq)]
+struct Short<'r>(&'r [u8]);
+
+impl Short<'_> {
+    /// Eight bytes each, the last one overlapping the one before, or filled up if there is none.
+    #[inline]
+    fn words(&self) -> impl Iterator<Item = u64> {
+        let (words, rest) = self.0.as_chunks::<8>();
+        let last = self.0.last_chunk().copied().unwrap_or_else(|| {
+            let mut last = [0; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            last
+        });
+        words.iter().map(|word| u64::from_le_bytes(*word)).chain([u64::from_le_bytes(last)])
     }
-    true
+}
+
+impl PartialEq for Short<'_> {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len() && self.words().eq(other.words())
+    }
+}
+
+impl Hash for Short<'_> {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_usize(self.0.len());
+        self.words().for_each(|word| state.write_u64(word));
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher as _;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -172,6 +238,15 @@ mod tests {
         let days = [-1i32, 255, 256].map(|day| of_number(number(&ColumnType::Date, &day.to_le_bytes())));
         assert!(days.is_sorted_by(|a, b| a < b), "{days:?}");
         assert!(of_number(i64::MIN) > 0 && first_bytes(b"") > 0);
+    }
+
+    proptest! {
+        #[test]
+        fn short_texts_are_the_same_where_their_bytes_are(a in "[ab]{0,20}", b in "[ab]{0,20}") {
+            let hash = |text: &str| FixedState::default().hash_one(Short(text.as_bytes()));
+            prop_assert_eq!(Short(a.as_bytes()) == Short(b.as_bytes()), a == b);
+            prop_assert!(Short(a.as_bytes()) == Short(a.clone().as_bytes()) && hash(&a) == hash(&a.clone()));
+        }
     }
 
     proptest! {

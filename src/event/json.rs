@@ -257,6 +257,12 @@ impl<'a> Value<'a> {
         self.children(Kind::Object).find(|v| v.node().key_hash == hash && v.is_called(key))
     }
 
+    /// Its members, for one who asks for several.
+    #[inline]
+    pub fn lookup(self) -> Lookup<'a> {
+        Lookup { object: self, next: self.index + 1 }
+    }
+
     /// True if it is a member called `key`.
     #[inline(always)]
     pub fn is_called(self, key: &str) -> bool {
@@ -334,6 +340,28 @@ impl<'a> Value<'a> {
             at = doc.nodes[at as usize].next;
             Some(v)
         })
+    }
+}
+
+/// Looks for members of one object. Whoever asks does so in the order of the document more often than not, so the one
+/// behind the last that was found is looked at first.
+#[derive(Debug, Clone, Copy)]
+pub struct Lookup<'a> {
+    object: Value<'a>,
+    next: u32,
+}
+
+impl<'a> Lookup<'a> {
+    /// As [`Value::get`].
+    #[inline]
+    pub fn get(&mut self, key: &str) -> Option<Value<'a>> {
+        let Value { doc, .. } = self.object;
+        let object = self.object.node();
+        let guess = Value { doc, index: self.next };
+        let is_member = object.kind == Kind::Object && self.next < object.next;
+        let found = if is_member && guess.is_called(key) { guess } else { self.object.get(key)? };
+        self.next = found.node().next;
+        Some(found)
     }
 }
 

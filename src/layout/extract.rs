@@ -7,7 +7,7 @@ use super::audit::{Entry, Memory};
 use super::columns::{AuditField, Column, ColumnType, MONEY, Name, Source};
 use super::row::{IdentityHash, IdentityKey, RowWriter, sized};
 use crate::event::event_type::{EventType, Party, sent_actor};
-use crate::event::json::{Kind, Value};
+use crate::event::json::{Kind, Lookup, Value};
 use crate::event::{Defect, Event, Reason, envelope, time};
 
 /// The reusable memory of extraction; one per decoding thread.
@@ -73,7 +73,7 @@ impl Layout {
             .audit
             .as_ref()
             .map(|rules| rules.entry(memory, event, described.map(|d| d.name.as_str()), &self.redaction));
-        let cx = Extraction { layout: self, event, described, entry };
+        let mut cx = Extraction { layout: self, event, payload: event.payload().lookup(), described, entry };
         let mut row = RowWriter::begin(out, cells, self.columns.len());
         for (i, column) in self.columns.iter().enumerate() {
             if !wanted(i) {
@@ -102,12 +102,18 @@ impl Layout {
 struct Extraction<'x, 'e> {
     layout: &'x Layout,
     event: &'x Event<'e>,
+    payload: Lookup<'e>,
     described: Option<&'x EventType>,
     entry: Option<Entry<'x, 'e>>,
 }
 
 impl<'x, 'e> Extraction<'x, 'e> {
-    fn column(&self, column: &Column, row: &mut RowWriter<'_>, scratch: &mut Vec<u8>) -> Result<(), Defect> {
+    fn column(
+        &mut self,
+        column: &Column,
+        row: &mut RowWriter<'_>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), Defect> {
         match &column.source {
             Source::Id => row.bytes(self.event.id.as_bytes()),
             Source::Time => row.fixed(self.event.time.micros().to_le_bytes()),
@@ -119,7 +125,7 @@ impl<'x, 'e> Extraction<'x, 'e> {
             Source::RoutingKey => row.bytes(self.event.routing_key.as_bytes()),
             Source::Payload => row.with(|out| self.payload(out)),
             Source::PayloadField(path) => {
-                let value = find(self.event.payload(), path).filter(|v| !v.is_null());
+                let value = find(&mut self.payload, path);
                 return self.value(column, value, row, scratch);
             }
             Source::Field(name) => return self.value(column, self.event.field(name), row, scratch),
@@ -278,10 +284,14 @@ fn wrong(column: &Column, value: Value<'_>) -> Defect {
     Defect::new(Reason::WrongType, detail)
 }
 
-/// The value at a path; each step may stand under one of several names.
-fn find<'a>(from: Value<'a>, path: &[Name]) -> Option<Value<'a>> {
-    path.iter()
-        .try_fold(from, |value, names| names.iter().find_map(|name| value.get(name).filter(|v| !v.is_null())))
+/// The value at a path, unless it is null; each step may stand under one of several names.
+fn find<'a>(from: &mut Lookup<'a>, path: &[Name]) -> Option<Value<'a>> {
+    let (first, further) = path.split_first()?;
+    let step = |of: &mut Lookup<'a>, names: &Name| {
+        names.iter().find_map(|name| of.get(name).filter(|v| !v.is_null()))
+    };
+    let first = step(from, first)?;
+    further.iter().try_fold(first, |value, names| step(&mut value.lookup(), names))
 }
 
 /// An integer, also when it is written with a fraction of zero.

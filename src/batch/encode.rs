@@ -240,12 +240,12 @@ pub fn encode(layout: &Layout, rows: &mut Rows, footer: &Footer) -> Result<Bytes
     let room = rows.len().min(SLICE);
     let mut builders: Vec<_> = layout.columns.iter().map(|c| ColumnBuilder::new(&c.kind, room)).collect();
     for slice in rows.pieces(SLICE, SLICE_BYTES) {
-        for row in rows.read_ahead(slice, usize::MAX) {
+        rows.for_each(slice, usize::MAX, |_, row| {
             let mut reader = RowReader::new(row, layout.columns.len());
             for (column, builder) in layout.columns.iter().zip(&mut builders) {
                 builder.push(reader.next(&column.kind));
             }
-        }
+        });
         let arrays = layout.stored().map(|(i, _)| builders[i].finish());
         let batch = arrays
             .collect::<std::result::Result<Vec<_>, _>>()

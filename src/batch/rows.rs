@@ -146,17 +146,17 @@ impl Rows {
         row_claim(layout, self.row(at))
     }
 
-    /// The rows of a piece of the index, of which the first `bytes` were just read: those that follow each other lie apart,
-    /// and one after another each would wait for memory by itself.
+    /// Tells `each` the rows of a piece of the index. Some at a time, the first `bytes` of each are read before: rows that
+    /// follow each other lie apart, and one after another each would wait for memory by itself.
     #[inline]
-    pub fn read_ahead<'r>(&'r self, piece: &'r [RowRef], bytes: usize) -> impl Iterator<Item = &'r [u8]> {
-        const AHEAD: usize = 16;
+    pub fn for_each<'r>(&'r self, piece: &[RowRef], bytes: usize, mut each: impl FnMut(&RowRef, &'r [u8])) {
+        const AT_ONCE: usize = 16;
         const LINE: usize = 64;
-        piece.chunks(AHEAD).flat_map(move |ahead| {
+        for ahead in piece.chunks(AT_ONCE) {
             let lines = ahead.iter().flat_map(|at| self.row(at).iter().take(bytes).step_by(LINE));
             std::hint::black_box(lines.fold(0, |sum, byte| sum ^ byte));
-            ahead.iter().map(|at| self.row(at))
-        })
+            ahead.iter().for_each(|at| each(at, self.row(at)));
+        }
     }
 
     /// Sorts the index by the layout's sort columns, nulls first; ties keep no particular order.

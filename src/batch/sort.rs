@@ -38,7 +38,7 @@ pub fn order(layout: &Layout, rows: &Rows) -> Vec<u32> {
     let is_text = |c: &&usize| !is_number(&layout.columns[columns[**c]].kind);
     others.iter().filter(is_text).for_each(|c| texts[*c].all.reserve_exact(rows.len()));
     // Once for all columns: rows are more than a processor's caches hold.
-    for (at, row) in rows.index().iter().zip(rows.read_ahead(rows.index(), FRONT)) {
+    rows.for_each(rows.index(), FRONT, |at, row| {
         let mut reader = RowReader::new(row, layout.columns.len());
         let mut key = [0; COLUMNS];
         times.iter().for_each(|c| key[*c] = of_number(at.time));
@@ -52,7 +52,7 @@ pub fn order(layout: &Layout, rows: &Rows) -> Vec<u32> {
             };
         }
         keyed.push((key, keyed.len() as u32));
-    }
+    });
     // What is left are the texts of which there are too many to be ranked.
     let texts: Vec<_> = texts.into_iter().enumerate().map(|(c, texts)| texts.rank(&mut keyed, c)).collect();
     let by_column = |(a, x): &Keyed, (b, y): &Keyed| {

@@ -40,3 +40,33 @@ fn all_mistakes_are_told_at_once() {
     assert_eq!(problems.len(), 8, "{problems:#?}");
     assert!(problems.iter().all(|p| p.starts_with("bad.toml: ")));
 }
+
+#[test]
+fn files_are_sorted_by_what_has_an_order_that_readers_know() {
+    let text = |sort: &str| {
+        format!(
+            r#"
+            name = "refunds"
+            version = 1
+            format = "parquet"
+            events = ["refund.settled"]
+            partition = ["day"]
+            identity = ["eventId", "eventTime"]
+            sort = ["{sort}"]
+            columns = [
+              "eventId: string = event.id",
+              "eventTime: timestamp = event.time",
+              "score: double = payload.score",
+              "amount: money = payload.amount",
+              "tags: [string] = payload.tags",
+            ]"#
+        )
+    };
+    let parsed =
+        |sort: &str| parse("refunds.toml", &text(sort), &Catalog::builtin()).map(|layout| layout.sort);
+    assert_eq!(parsed("eventTime").expect("sorted by times"), [1]);
+    for refused in ["score", "amount", "tags"] {
+        let problems = parsed(refused).expect_err(refused);
+        assert!(problems[0].starts_with(&format!("refunds.toml: sort: {refused}: ")), "{problems:#?}");
+    }
+}

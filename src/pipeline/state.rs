@@ -105,8 +105,8 @@ const BUDGET_FOR_ONE: (usize, usize) = (1024, 4096);
 const REMEMBERED: (usize, usize) = (64, 1 << 18);
 
 /// What the program takes with nothing to do, and what the allocator holds beside what is asked of it; a small budget
-/// counts no more than a tenth of its own for both.
-const PROGRAM: (usize, usize) = (24 << 20, 10);
+/// counts no more than a ninth of its own for both.
+const PROGRAM: (usize, usize) = (28 << 20, 9);
 
 fn of_program(budget: &Budget) -> usize {
     PROGRAM.0.min(budget.limit() / PROGRAM.1)

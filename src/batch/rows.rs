@@ -147,7 +147,7 @@ impl Rows {
     }
 
     /// Tells `each` the rows of a piece of the index. Some at a time, the first `bytes` of each are read before: rows that
-    /// follow each other lie apart, and one after another each would wait for memory by itself.
+    /// follow each other may lie apart, and one after another each would wait for memory by itself.
     #[inline]
     pub fn for_each<'r>(&'r self, piece: &[RowRef], bytes: usize, mut each: impl FnMut(&RowRef, &'r [u8])) {
         const AT_ONCE: usize = 16;

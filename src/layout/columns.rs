@@ -240,6 +240,18 @@ impl Source {
         })
     }
 
+    /// True if a column of this type can hold what comes from here. Whether a field that was sent fits shows when it comes.
+    pub fn fits(&self, kind: &ColumnType) -> bool {
+        match self {
+            Source::PayloadField(_) | Source::Field(_) | Source::Quarantine => true,
+            Source::Time => *kind == ColumnType::Timestamp,
+            Source::Payload | Source::Audit(AuditField::Metadata) => {
+                matches!(kind, ColumnType::String | ColumnType::Json)
+            }
+            _ => *kind == ColumnType::String,
+        }
+    }
+
     /// What `from =` accepts, for messages.
     pub const WORDS: &'static str = "event.(id, time, timestamp, type, tenantId, organizationId, correlationId, \
          routingKey, payload), payload.FIELD, field.NAME, catalog.(schemaRef, category, actorType, actorId, \

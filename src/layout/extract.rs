@@ -73,7 +73,7 @@ impl Layout {
             .audit
             .as_ref()
             .map(|rules| rules.entry(memory, event, described.map(|d| d.name.as_str()), &self.redaction));
-        let mut cx = Extraction { layout: self, event, payload: event.payload().lookup(), described, entry };
+        let mut cx = Extraction { layout: self, event, fields: event.payload().lookup(), described, entry };
         let mut row = RowWriter::begin(out, cells, self.columns.len());
         for (i, column) in self.columns.iter().enumerate() {
             if !wanted(i) {
@@ -102,7 +102,7 @@ impl Layout {
 struct Extraction<'x, 'e> {
     layout: &'x Layout,
     event: &'x Event<'e>,
-    payload: Lookup<'e>,
+    fields: Lookup<'e>,
     described: Option<&'x EventType>,
     entry: Option<Entry<'x, 'e>>,
 }
@@ -125,7 +125,7 @@ impl<'x, 'e> Extraction<'x, 'e> {
             Source::RoutingKey => row.bytes(self.event.routing_key.as_bytes()),
             Source::Payload => row.with(|out| self.payload(out)),
             Source::PayloadField(path) => {
-                let value = find(&mut self.payload, path);
+                let value = find(&mut self.fields, path);
                 return self.value(column, value, row, scratch);
             }
             Source::Field(name) => return self.value(column, self.event.field(name), row, scratch),

@@ -347,7 +347,12 @@ impl Draft<'_> {
             let what = format!("unknown source `{}`: one of {}", source.trim(), Source::WORDS);
             self.problem(&format!("columns: {name}"), what);
         }
-        Some(Column { name: name.to_owned(), kind: kind_read?, nullable, source: source_read? })
+        let column = Column { name: name.to_owned(), kind: kind_read?, nullable, source: source_read? };
+        if !column.source.fits(&column.kind) {
+            let what = format!("a {} column cannot hold `{}`", column.kind.word(), source.trim());
+            self.problem(&format!("columns: {name}"), what);
+        }
+        Some(column)
     }
 
     fn names_to_columns(&mut self, place: &str, names: &[String], columns: &[Column]) -> Vec<usize> {

@@ -33,11 +33,12 @@ fn all_mistakes_are_told_at_once() {
         identity = ["nothing"]
         partition = ["week"]
         validation = "maybe"
-        columns = ["a: varchar = event.id", "b: string = event.nothing", "c string"]
+        columns = ["a: varchar = event.id", "b: string = event.nothing", "c string", "d: string = event.time"]
     "#;
-    let problems = parse("bad.toml", text, &Catalog::builtin()).expect_err("wrong in seven ways");
-    // The name, three columns, the identity (unknown, and so none), the partition, the validation.
-    assert_eq!(problems.len(), 8, "{problems:#?}");
+    let problems = parse("bad.toml", text, &Catalog::builtin()).expect_err("wrong in eight ways");
+    // The name, four columns, the identity (unknown, and so none), the partition, the validation.
+    assert_eq!(problems.len(), 9, "{problems:#?}");
+    assert!(problems.iter().any(|p| p.contains("a string column cannot hold `event.time`")), "{problems:#?}");
     assert!(problems.iter().all(|p| p.starts_with("bad.toml: ")));
 }
 

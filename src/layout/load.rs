@@ -349,7 +349,7 @@ impl Draft<'_> {
         }
         let column = Column { name: name.to_owned(), kind: kind_read?, nullable, source: source_read? };
         if !column.source.fits(&column.kind) {
-            let what = format!("a {} column cannot hold `{}`", column.kind.word(), source.trim());
+            let what = format!("a column of {} cannot hold `{}`", column.kind.word(), source.trim());
             self.problem(&format!("columns: {name}"), what);
         }
         Some(column)

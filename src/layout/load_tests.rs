@@ -38,7 +38,10 @@ fn all_mistakes_are_told_at_once() {
     let problems = parse("bad.toml", text, &Catalog::builtin()).expect_err("wrong in eight ways");
     // The name, four columns, the identity (unknown, and so none), the partition, the validation.
     assert_eq!(problems.len(), 9, "{problems:#?}");
-    assert!(problems.iter().any(|p| p.contains("a column of string cannot hold `event.time`")), "{problems:#?}");
+    assert!(
+        problems.iter().any(|p| p.contains("a column of string cannot hold `event.time`")),
+        "{problems:#?}"
+    );
     assert!(problems.iter().all(|p| p.starts_with("bad.toml: ")));
 }
 

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use support::{Home, Minio, events, free_port, ndjson, run};
+use support::events::DAYS;
+use support::{Home, Minio, events, free_port, ndjson, run, wait_for};
 
 fn risks(range: std::ops::Range<u64>) -> Vec<Value> {
     range.map(events::risk).collect()
@@ -234,6 +235,43 @@ fn rows_that_are_looked_up_wait_for_others() {
     let files = home.lake().files("risk_evaluations");
     let days: BTreeSet<_> = files.iter().map(|f| f.parent()).collect();
     assert_eq!(files.len(), days.len(), "{files:?}");
+}
+
+/// A fence at each try would be one more object of that dataset every five seconds, for as long as nobody looks.
+#[test]
+fn a_file_that_nobody_can_read_is_waited_for_without_piling_up_fences() {
+    let home = Home::new();
+    home.events("live.ndjson", &risks(0..1));
+    backfill(&home, &["live.ndjson"]);
+    let landed = home.lake().files("risk_evaluations").remove(0);
+    let day = landed.parent().expect("a partition");
+    // A neighbour that has begun, and so must be fenced.
+    let mut command = home.command(&["backfill", "--layout", "risk_evaluations", "-"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut neighbour = command.spawn().expect("the built binary starts");
+    let registered = || home.lake().paths().iter().any(|p| p.contains("/writers/"));
+    wait_for("a neighbour that is registered", Duration::from_secs(20), registered);
+    let alien = day.join("part-00000.parquet");
+    fs::write(&alien, "not Parquet").expect("the folder is ours");
+    let files = || fs::read_dir(day).expect("a folder").count();
+    let before = files();
+    // Of the same day.
+    let export: Vec<Value> = [0, DAYS].map(events::risk).into();
+    home.events("export.ndjson", &export);
+    let mut command =
+        home.command(&["backfill", "--skip-existing", "--layout", "risk_evaluations", "export.ndjson"]);
+    let waiting = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+    thread::sleep(Duration::from_secs(5));
+    assert_eq!(files(), before + 1, "one fence, however often it tried");
+    fs::remove_file(&alien).expect("it is ours");
+    let ended = waiting.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{said}");
+    assert!(said.matches("trying again").count() > 3, "it tried again: {said}");
+    assert!(said.contains("part-00000.parquet") && said.contains("something else than lakehead"), "{said}");
+    drop(neighbour.stdin.take());
+    assert!(neighbour.wait().expect("it ends").success());
+    home.lake().holds_once("risk_evaluations", [0, DAYS].map(|n| format!("r-{n}")));
 }
 
 #[test]

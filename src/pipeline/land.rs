@@ -252,17 +252,19 @@ impl Shore {
     }
 
     async fn look(&self, landing: &Landing) -> look::Found {
-        let mut pause = Pause::default();
+        let (mut pause, mut again) = (Pause::default(), false);
         loop {
             // Only closed at the end of the program. Given back for the pause: other partitions may be well.
             let permit = self.looks.acquire().await;
-            let found = look::fence_and_look(self, landing).await;
+            let found = look::fence_and_look(self, landing, again).await;
             drop(permit);
+            again = true;
             match found {
                 Ok(found) => return found,
                 Err(e) => {
                     self.failed.store(true, Ordering::Relaxed);
-                    tracing::warn!(error = %e, dataset = %self.layout(landing).name, "cannot look for redelivered rows; trying again");
+                    let dataset = &self.layout(landing).name;
+                    tracing::warn!(error = %e, hint = e.way_out(), %dataset, "cannot look for redelivered rows; trying again");
                     pause.wait().await;
                 }
             }

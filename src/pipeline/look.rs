@@ -107,11 +107,13 @@ type Listed = (Path, Option<u64>);
 /// A writer's highest sequence number in the partition, and the size of what has it.
 type Last = (u32, u64);
 
-/// Fences every other writer out of the landing's partition, and returns which of its rows some file there holds.
+/// Fences every other writer out of the landing's partition, and returns which of its rows some file there holds. `again`
+/// after a try that failed: then the files are read before the fences as well, so that what cannot be read does not leave
+/// a fence at each try.
 ///
 /// # Errors
-/// The store's; everything may be tried again.
-pub async fn fence_and_look(shore: &Shore, landing: &Landing) -> Result<Found> {
+/// The store's, or a file that cannot be read; everything may be tried again.
+pub async fn fence_and_look(shore: &Shore, landing: &Landing, again: bool) -> Result<Found> {
     let layout = Arc::clone(shore.layouts.get(landing.partition.layout));
     let mut found = pass_fences(shore, landing).await?;
     let others = shore.registry.others(&layout.name).await?;
@@ -137,8 +139,11 @@ pub async fn fence_and_look(shore: &Shore, landing: &Landing) -> Result<Found> {
         found.present = carelessly(rule, shore, landing, &layout, others, files, &last).await?;
         return Ok(found);
     }
+    if again {
+        look_into_all(shore, landing, &layout, &files).await?;
+    }
     fence_all(shore, landing, &layout, others, &last, &mut files).await?;
-    found.present = look_into_all(shore, landing, &layout, files).await?;
+    found.present = look_into_all(shore, landing, &layout, &files).await?;
     Ok(found)
 }
 
@@ -174,14 +179,14 @@ async fn carelessly(
         }
         Rule::Lookup => files.clear(),
         Rule::Order => {
-            let present = look_into_all(shore, landing, layout, files).await?;
+            let present = look_into_all(shore, landing, layout, &files).await?;
             fence_all(shore, landing, layout, others, last, &mut Vec::new()).await?;
             return Ok(present);
         }
         Rule::OwnName | Rule::AllBatches | Rule::Remember | Rule::Refused => {}
     }
     fence_all(shore, landing, layout, others, last, &mut files).await?;
-    look_into_all(shore, landing, layout, files).await
+    look_into_all(shore, landing, layout, &files).await
 }
 
 /// Fences the other writers; `last` is what has their highest sequence numbers, as far as they have files.
@@ -210,7 +215,7 @@ async fn look_into_all(
     shore: &Shore,
     landing: &Landing,
     layout: &Arc<Layout>,
-    files: Vec<Listed>,
+    files: &[Listed],
 ) -> Result<IdentitySet> {
     let ruled: Vec<_> = files.iter().map(|file| rule_out(shore, landing, layout, file)).collect();
     let ruled: Vec<bool> = stream::iter(ruled).buffered(AT_ONCE).try_collect().await?;
@@ -395,7 +400,9 @@ async fn read_identities(
     let found = match read {
         Some(Ok(found)) => Arc::new(found),
         Some(Err(e)) => {
-            return Err(Error::unreachable(format!("{path}: cannot read its identities")).source(e));
+            return Err(Error::unreachable(format!("{path}: cannot read its identities")).source(e).hint(
+                "if another program wrote it, move it out of the dataset: redelivered rows wait for it",
+            ));
         }
         None => return Err(Error::unreachable(format!("{path}: its identities were not read to the end"))),
     };

@@ -116,6 +116,20 @@ fn large_bodies_that_do_not_shrink() {
     within_budget("bodies of 4 MiB that do not shrink", &ran);
 }
 
+/// The index of such a body is fourteen times as large as the body.
+#[test]
+fn bodies_of_many_values() {
+    let _alone = ALONE.lock();
+    let home = home();
+    let ones = |n: usize| format!(r#"","ones":[{}],"more":""#, vec!["1"; n].join(","));
+    let (many, too_many) = (ones(900_000), ones(2_000_000));
+    lines(&home, 20, |n| risk(n, n % 3, START + n, if n % 4 == 0 { &too_many } else { &many }));
+    let ran = home.run(&["backfill", "--json", "--layout", "risk_evaluations", "in.ndjson"]).ok();
+    assert_eq!(ran.json()["datasets"]["risk_evaluations"]["rows"], 15, "{}", ran.stdout);
+    assert_eq!(ran.json()["quarantined"]["too_large"], 5, "{}", ran.stdout);
+    within_budget("bodies of 900,000 values", &ran);
+}
+
 #[test]
 fn large_blobs() {
     let _alone = ALONE.lock();

@@ -121,7 +121,7 @@ pub struct Said {
 pub fn inspect(scanner: &mut Scanner, path: &str, body: &[u8], sha256: &Hash) -> Said {
     let bad =
         |why: String| Said { tenant: None, contradiction: Some(why), other_day: false, conflict: false };
-    let doc = match scanner.scan(body, Limits { max_depth: 4096 }) {
+    let doc = match scanner.scan(body, Limits { max_depth: 4096, max_values: usize::MAX }) {
         Ok(doc) => doc.root(),
         Err(defect) => return bad(format!("content is not JSON: {}", defect.detail)),
     };

@@ -18,7 +18,6 @@ use parquet::schema::types::ColumnPath;
 
 use super::arrays::ColumnBuilder;
 use super::rows::Rows;
-use super::sort;
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::event::time::format_micros;
@@ -328,8 +327,7 @@ fn is_event_id(column: &Column) -> bool {
 fn properties(layout: &Layout, footer: &Footer, rows: &Rows, group: usize) -> WriterProperties {
     let distinct = mostly_distinct(layout, rows, group);
     let stored: Vec<_> = layout.stored().collect();
-    let sorting =
-        layout.sort.iter().take(sort::COLUMNS).filter_map(|s| stored.iter().position(|(i, _)| i == s));
+    let sorting = layout.sort.iter().filter_map(|s| stored.iter().position(|(i, _)| i == s));
     let sorting = sorting
         .map(|i| SortingColumn { column_idx: i as i32, descending: false, nulls_first: true })
         .collect::<Vec<_>>();

@@ -9,12 +9,9 @@ use std::hash::{Hash, Hasher};
 use foldhash::fast::RandomState;
 
 use super::rows::Rows;
-use crate::layout::Layout;
 use crate::layout::columns::{ColumnType, Source};
 use crate::layout::row::{RowReader, fixed};
-
-/// Sort columns that are looked at; further ones would hardly ever decide.
-pub(super) const COLUMNS: usize = 3;
+use crate::layout::{Layout, SORT_COLUMNS};
 
 /// Bytes of a row that are read ahead: in most layouts the sort columns stand at the front.
 const FRONT: usize = 128;
@@ -23,25 +20,25 @@ const FRONT: usize = 128;
 const RANKED: usize = 4096;
 
 /// A number for each sort column, and the row's place in the index.
-type Keyed = ([u64; COLUMNS], u32);
+type Keyed = ([u64; SORT_COLUMNS], u32);
 
 /// The places of the rows in the index, in order: nulls first; ties keep no particular order.
 pub fn order(layout: &Layout, rows: &Rows) -> Vec<u32> {
-    let columns = &layout.sort[..layout.sort.len().min(COLUMNS)];
+    let columns = &layout.sort;
     // The event time is known without a look into the row.
     let (times, others): (Vec<usize>, Vec<usize>) =
         (0..columns.len()).partition(|c| layout.columns[columns[*c]].source == Source::Time);
     let read = others.iter().map(|c| columns[*c] + 1).max().unwrap_or(0);
     let place_of: Vec<_> = (0..read).map(|i| others.iter().copied().find(|c| columns[*c] == i)).collect();
     let mut keyed: Vec<Keyed> = Vec::with_capacity(rows.len());
-    let mut texts: [Texts; COLUMNS] = Default::default();
+    let mut texts: [Texts; SORT_COLUMNS] = Default::default();
     let is_text = |c: &&usize| !is_number(&layout.columns[columns[**c]].kind);
     others.iter().filter(is_text).for_each(|c| texts[*c].all.reserve_exact(rows.len()));
     let front = if read == 0 { 0 } else { FRONT };
     // Once for all columns: rows are more than a processor's caches hold.
     rows.for_each(rows.index(), front, |at, row| {
         let mut reader = RowReader::new(row, layout.columns.len());
-        let mut key = [0; COLUMNS];
+        let mut key = [0; SORT_COLUMNS];
         times.iter().for_each(|c| key[*c] = of_number(at.time));
         for (column, sorted) in layout.columns.iter().zip(&place_of) {
             let cell = reader.next(&column.kind);
@@ -80,7 +77,7 @@ fn gather(keyed: &mut Vec<Keyed>) {
     let mut ends = vec![0; most + 2];
     keyed.iter().for_each(|(key, _)| ends[key[0] as usize + 1] += 1);
     (1..ends.len()).for_each(|rank| ends[rank] += ends[rank - 1]);
-    let mut gathered = vec![([0; COLUMNS], 0); keyed.len()];
+    let mut gathered = vec![([0; SORT_COLUMNS], 0); keyed.len()];
     for row in keyed.iter() {
         let end = &mut ends[row.0[0] as usize];
         gathered[*end] = *row;

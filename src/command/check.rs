@@ -16,7 +16,7 @@ use crate::config::{Config, Problem, Severity};
 use crate::error::{Error, Kind, Result};
 use crate::event::catalog::Catalog;
 use crate::layout::pattern::Pattern;
-use crate::layout::{Format, Layouts};
+use crate::layout::{Format, Layouts, Roll};
 use crate::units::{format_bytes, format_count, format_duration};
 
 /// What a check saw.
@@ -222,7 +222,7 @@ fn largest_files(config: &Config, layouts: &Layouts) -> Vec<Largest> {
                 dataset: layout.name.clone(),
                 // No more can be unacknowledged at a time.
                 rows: roll.rows.unwrap_or(u64::MAX).min(consumer.reach()),
-                bytes: roll.bytes.unwrap_or(u64::MAX).min(config.limits.memory),
+                bytes: roll.bytes.unwrap_or(u64::MAX).min(Roll::most_bytes(config.limits.memory)),
                 age: roll.age.unwrap_or_default(),
             });
         }

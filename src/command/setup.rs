@@ -189,7 +189,7 @@ impl Setup {
             consumer: consumer.to_owned(),
             source: source.to_owned(),
             max_body: usize::try_from(config.limits.max_body).unwrap_or(usize::MAX),
-            limits: json::Limits { max_depth: config.limits.max_depth },
+            limits: json::Limits { max_depth: config.limits.max_depth, max_values: config.limits.max_values },
             max_future: micros(config.layouts.max_future),
             audit_prefix: config.data_lake.audit_path_prefix.clone(),
             span: None,

@@ -126,6 +126,16 @@ impl Found<'_> {
                 what,
                 "a body is held as received, as row and as encoded: lower max_body or raise memory",
             );
+        } else if limits.max_body > limits.memory / 16 {
+            let key = self.set_key(&["limits.max_body".into(), "limits.memory".into()]);
+            let what = format!(
+                "limits.max_body ({}) is more than a sixteenth of limits.memory ({})",
+                format_bytes(limits.max_body),
+                format_bytes(limits.memory)
+            );
+            let hint = "while bodies as large as that land, more memory is taken than limits.memory and 96 MiB: \
+                        allow the process three times max_body more, or lower max_body";
+            self.warning(&key, what, hint);
         }
     }
 
@@ -293,10 +303,15 @@ impl Found<'_> {
             self.error(&key, what, "lower rows, or raise prefetch or consumers");
         }
         let (bytes, memory) = (roll.bytes.unwrap_or_default(), self.config.limits.memory);
-        if bytes > memory {
-            let key = self.set_key(&keys("bytes"));
-            let what = format!("{} are above limits.memory ({})", format_bytes(bytes), format_bytes(memory));
-            self.warning(&key, what, "files are closed earlier (roll reason `memory`): raise limits.memory");
+        let (most, keys) = (Roll::most_bytes(memory), keys("bytes"));
+        if bytes > most && keys.iter().any(|key| self.config.places.contains_key(key)) {
+            let what = format!(
+                "{} are never reached: with limits.memory = {}, files are closed at {} (roll reason `memory`)",
+                format_bytes(bytes),
+                format_bytes(memory),
+                format_bytes(most)
+            );
+            self.warning(&self.set_key(&keys), what, "raise limits.memory, or lower bytes");
         }
     }
 

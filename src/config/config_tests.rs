@@ -114,7 +114,7 @@ fn every_documented_key_is_read_and_every_key_is_documented() {
 
 #[test]
 fn values_that_are_shown_as_defaults_are_the_defaults() {
-    const SHOWN: [&str; 20] = [
+    const SHOWN: [&str; 21] = [
         "exchange",
         "declare",
         "queue_type",
@@ -127,6 +127,7 @@ fn values_that_are_shown_as_defaults_are_the_defaults() {
         "memory",
         "max_body",
         "max_depth",
+        "max_values",
         "put_deadline",
         "hold",
         "shutdown_deadline",
@@ -316,6 +317,16 @@ fn contradictions_are_found() {
     assert!(has(":9: roll.risk_evaluation", "did you mean `risk_evaluations`?"), "{told:#?}");
     let warnings: Vec<_> = problems.iter().filter(|p| p.severity == Severity::Warning).collect();
     assert!(warnings.iter().all(|p| p.key == "roll.bytes") && !warnings.is_empty(), "{warnings:#?}");
+}
+
+#[test]
+fn bodies_that_take_more_than_the_bound_are_warned_of() {
+    let told = |text: &str| lines(&crossed(text));
+    assert_eq!(told("[limits]\nmemory = \"64MiB\"\nmax_body = \"4MiB\"\n"), Vec::<String>::new());
+    for text in ["[limits]\nmemory = \"64MiB\"\n", "[limits]\nmax_body = \"17MiB\"\n"] {
+        let told = told(text);
+        assert!(told.len() == 1 && told[0].contains("more than a sixteenth of limits.memory"), "{told:#?}");
+    }
 }
 
 #[test]

@@ -96,6 +96,7 @@ impl Default for Limits {
             memory: 256 << 20,
             max_body: 16 << 20,
             max_depth: 128,
+            max_values: 1_000_000,
             put_deadline: Duration::from_secs(10),
             hold: Duration::from_secs(25 * 60),
             shutdown_deadline: Duration::from_secs(25),

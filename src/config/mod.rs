@@ -169,6 +169,8 @@ pub struct Limits {
     pub max_body: u64,
     /// Levels of nesting of a body that lands, at most 512. Default 128.
     pub max_depth: usize,
+    /// JSON values of a body that lands, keys not counted; each takes 28 bytes while the body is decoded. Default 1,000,000.
+    pub max_values: usize,
     /// Longest that one try of a put may take, beside a second for each MiB of it. Default 10 s.
     pub put_deadline: Duration,
     /// Longest that an unacknowledged delivery is kept; below the broker's consumer timeout. Default 25 min.

@@ -125,6 +125,9 @@ fn limits(root: &mut Fields<'_>) -> Limits {
         memory: fields.bytes("memory", 64 * MIB..=1 << 40).unwrap_or(default.memory),
         max_body: fields.bytes("max_body", 1_024..=512 * MIB).unwrap_or(default.max_body),
         max_depth: fields.number("max_depth", 1..=512).map_or(default.max_depth, |n| n as usize),
+        max_values: fields
+            .number("max_values", 1_000..=100_000_000)
+            .map_or(default.max_values, |n| n as usize),
         put_deadline: fields.duration("put_deadline", 10 * MS..=HOUR).unwrap_or(default.put_deadline),
         hold: fields.duration("hold", SECOND..=DAY).unwrap_or(default.hold),
         shutdown_deadline: fields

@@ -47,11 +47,21 @@ struct Node {
 pub struct Limits {
     /// Most levels of arrays and objects within each other.
     pub max_depth: usize,
+    /// Most values. Each takes 28 bytes of memory, and two bytes of a body are enough for one.
+    pub max_values: usize,
+}
+
+/// True if a body may have so many values that their index is no small matter: more than 65,536.
+pub fn is_rich(body: &[u8]) -> bool {
+    const MANY: usize = 1 << 16;
+    // One of these stands before each value, or before its key; within strings they count too.
+    let before = |byte: &&u8| matches!(byte, b',' | b'[' | b'{');
+    body.len() > MANY && body.iter().filter(before).count() > MANY
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { max_depth: 128 }
+        Limits { max_depth: 128, max_values: 1_000_000 }
     }
 }
 
@@ -65,8 +75,8 @@ impl Scanner {
     /// Checks `body` and returns its index.
     ///
     /// # Errors
-    /// `not_json` (also for invalid UTF-8, lone surrogates, trailing bytes), `too_deep`, `duplicate_key`; the detail
-    /// names the byte offset.
+    /// `not_json` (also for invalid UTF-8, lone surrogates, trailing bytes), `too_deep`, `too_large` (too many values),
+    /// `duplicate_key`; the detail names the byte offset.
     pub fn scan<'a>(&'a mut self, body: &'a [u8], limits: Limits) -> Result<Document<'a>, Defect> {
         if u32::try_from(body.len()).is_err() {
             return Err(Defect::new(Reason::TooLarge, "a body of 4 GiB or more"));

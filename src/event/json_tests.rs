@@ -68,6 +68,29 @@ fn nesting_is_bounded_not_recursive() {
 }
 
 #[test]
+fn values_are_bounded() {
+    let limits = Limits { max_values: 1_000, ..Limits::default() };
+    let mut scanner = Scanner::default();
+    // The array is one of them.
+    let body = |ones: usize| format!("[{}]", vec!["1"; ones].join(","));
+    assert!(scanner.scan(body(999).as_bytes(), limits).is_ok());
+    let defect = scanner.scan(body(1_000).as_bytes(), limits).map(|_| ()).expect_err("one too many");
+    assert_eq!(defect.reason, Reason::TooLarge);
+    assert_eq!(defect.detail, "more than 1000 values at byte 2000; see limits.max_values");
+}
+
+#[test]
+fn whoever_may_have_many_values_is_rich() {
+    for (one, rich) in [("1,", true), ("[[]],", true), (r#"{"a":1},"#, true), (r#""a long text","#, false)] {
+        let body = format!("[{}1]", one.repeat(300_000 / one.len()));
+        assert_eq!(is_rich(body.as_bytes()), rich, "{one}");
+        let nodes = Scanner::default().scan(body.as_bytes(), Limits::default()).expect("json").nodes.len();
+        assert_eq!(nodes > 1 << 16, rich, "{one}: {nodes}");
+    }
+    assert!(!is_rich(b"[1,2]"));
+}
+
+#[test]
 fn duplicate_keys_are_found_also_when_escaped_and_among_many() {
     assert_eq!(reason(r#"{"a":1,"a":2}"#), Reason::DuplicateKey);
     assert_eq!(reason(r#"{"a":1,"\u0061":2}"#), Reason::DuplicateKey);

@@ -11,7 +11,7 @@ pub enum Reason {
     NotObject,
     /// More levels of nesting than `limits.max_depth`.
     TooDeep,
-    /// A body larger than `limits.max_body`.
+    /// A body larger than `limits.max_body`, or with more values than `limits.max_values`.
     TooLarge,
     /// One key twice in one object.
     DuplicateKey,

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::columns::{Column, ColumnType, Source};
 use super::pattern::Pattern;
 use super::redact::Redaction;
-use super::{Format, Layout, QUARANTINE, Roll, audit, is_key};
+use super::{Format, Layout, QUARANTINE, Roll, SORT_COLUMNS, audit, is_key};
 use crate::error::{Error, Result, line_at};
 use crate::event::catalog::Catalog;
 use crate::units;
@@ -226,6 +226,13 @@ impl Draft<'_> {
         let sort = self.names_to_columns("sort", &self.parsed.sort.clone(), &columns);
         for i in sort.iter().filter(|i| columns[**i].kind == ColumnType::Money) {
             self.problem("sort", format!("{}: files are not sorted by money columns", columns[*i].name));
+        }
+        if sort.len() > SORT_COLUMNS {
+            let named = sort.len();
+            self.problem(
+                "sort",
+                format!("names {named} columns: files are sorted by at most {SORT_COLUMNS}"),
+            );
         }
         if format == Format::Parquet && identity.is_empty() {
             self.problem("identity", "names no column: an event must be told from another");

@@ -69,6 +69,9 @@ fn files_are_sorted_by_what_has_an_order_that_readers_know() {
     let parsed =
         |sort: &str| parse("refunds.toml", &text(sort), &Catalog::builtin()).map(|layout| layout.sort);
     assert_eq!(parsed("eventTime").expect("sorted by times"), [1]);
+    let four = ["eventTime"; 4].join("\", \"");
+    let problems = parsed(&four).expect_err("one too many");
+    assert_eq!(problems, ["refunds.toml: sort: names 4 columns: files are sorted by at most 3"]);
     for refused in ["score", "amount", "tags"] {
         let problems = parsed(refused).expect_err(refused);
         assert!(problems[0].starts_with(&format!("refunds.toml: sort: {refused}: ")), "{problems:#?}");

@@ -56,7 +56,18 @@ impl Roll {
             age: self.age.or(other.age),
         }
     }
+
+    /// Encoded bytes of the largest file within a memory budget of so many bytes, whatever the limits say.
+    ///
+    /// Encoding holds what it encodes three times: in pages, and in a buffer that doubles. The copies may take a quarter of
+    /// the budget, and a quarter of what the process may take beside all of it.
+    pub const fn most_bytes(memory: u64) -> u64 {
+        (memory / 4 + (24 << 20)) / 3
+    }
 }
+
+/// Most columns by which a file is sorted: further ones would hardly ever decide.
+pub const SORT_COLUMNS: usize = 3;
 
 /// The declaration of one dataset.
 #[derive(Debug, Clone)]
@@ -75,7 +86,7 @@ pub struct Layout {
     pub columns: Vec<Column>,
     /// Columns that make up an event's identity, as indices.
     pub identity: Vec<usize>,
-    /// Columns by which a file is sorted, as indices.
+    /// Columns by which a file is sorted, as indices, at most [`SORT_COLUMNS`].
     pub sort: Vec<usize>,
     /// The text column that partitions the dataset before the day does.
     pub partition_column: Option<usize>,

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use foldhash::fast::RandomState;
 use sha2::{Digest, Sha256};
@@ -15,7 +15,7 @@ use crate::archive::{BlobFields, blob_path, render_blob};
 use crate::clock::Micros;
 use crate::event::catalog::Catalog;
 use crate::event::envelope::{Glimpse, hex};
-use crate::event::json::{Limits, Scanner};
+use crate::event::json::{Limits, Scanner, is_rich};
 use crate::event::{Defect, Event, EventType, Reason, Transport, time, validate};
 use crate::layout::extract::{Extracted, Scratch};
 use crate::layout::partition::{MAX_VALUE, encode};
@@ -68,6 +68,9 @@ const USUAL_BODY: usize = 512;
 
 /// Room for rows, as a share of what those of the last bundle took.
 const SPARE: f64 = 1.05;
+
+/// Held while a body of very many values is decoded: their index may be larger than the body, and nothing charges for it.
+static RICH: Mutex<()> = Mutex::new(());
 
 /// Most event types whose route is remembered.
 const MAX_REMEMBERED: usize = 4096;
@@ -179,6 +182,22 @@ impl Decoder {
         }
         #[cfg(debug_assertions)]
         super::mishap::befall(delivery.body);
+        let rich = is_rich(delivery.body);
+        let _alone = rich.then(|| RICH.lock().unwrap_or_else(PoisonError::into_inner));
+        self.body(rules, scanner, delivery, now, block);
+        if rich {
+            *scanner = Scanner::default();
+        }
+    }
+
+    fn body(
+        &mut self,
+        rules: &Rules,
+        scanner: &mut Scanner,
+        delivery: Received<'_>,
+        now: Micros,
+        block: &mut Block,
+    ) {
         let transport = Properties::transport(delivery.properties);
         let event = read(rules, scanner, delivery.body, transport);
         match event {

@@ -144,14 +144,25 @@ impl Pass<'_, '_> {
             _ => return Err(self.bad("a JSON value")),
         };
         let next = self.nodes.len() as u32 + 1;
-        self.push(kind, key, escaped, (start as u32, self.at as u32), next);
+        self.push(kind, key, escaped, (start as u32, self.at as u32), next)?;
         Ok(false)
     }
 
     #[inline(always)]
-    fn push(&mut self, kind: Kind, key: Key, escaped: bool, value: (u32, u32), next: u32) {
+    fn push(
+        &mut self,
+        kind: Kind,
+        key: Key,
+        escaped: bool,
+        value: (u32, u32),
+        next: u32,
+    ) -> Result<(), Defect> {
+        if self.nodes.len() == self.nodes.capacity() {
+            grow(self.nodes, self.limits, self.at)?;
+        }
         let Key { from, to, escaped: key_escaped, hash: key_hash } = key;
         self.nodes.push(Node { kind, key_escaped, escaped, key_hash, key: (from, to), value, next });
+        Ok(())
     }
 
     #[inline(always)]
@@ -160,7 +171,7 @@ impl Pass<'_, '_> {
             return Err(too_deep(self.limits, self.at));
         }
         let node = self.nodes.len() as u32;
-        self.push(kind, key, false, (self.at as u32, 0), 0);
+        self.push(kind, key, false, (self.at as u32, 0), 0)?;
         self.outer.push(self.top);
         let close = if kind == Kind::Object { b'}' } else { b']' };
         self.top = Frame { node, close, keys: 0, seen: 0 };
@@ -287,6 +298,19 @@ fn behind_space(b: &[u8], mut at: usize) -> usize {
         at += 1;
     }
     at
+}
+
+/// Makes room for as many values again, and no more than there may be.
+#[cold]
+fn grow(nodes: &mut Vec<Node>, limits: Limits, at: usize) -> Result<(), Defect> {
+    const FIRST: usize = 64;
+    let more = nodes.len().max(FIRST).min(limits.max_values.saturating_sub(nodes.len()));
+    if more == 0 {
+        let detail = format!("more than {} values at byte {at}; see limits.max_values", limits.max_values);
+        return Err(Defect::new(Reason::TooLarge, detail));
+    }
+    nodes.reserve_exact(more);
+    Ok(())
 }
 
 #[cold]

@@ -6,8 +6,8 @@ use super::{State, send};
 use crate::batch::encode::Rolled;
 use crate::batch::rows::MAX_BYTES;
 use crate::clock::{Micros, micros};
-use crate::layout::Format;
 use crate::layout::partition::Partition;
+use crate::layout::{Format, Roll};
 use crate::pipeline::land::Landing;
 use crate::pipeline::lanes::{LaneId, Open};
 use crate::pipeline::{Close, Command, Limits};
@@ -37,12 +37,6 @@ const FIRST_RATIO: (f64, f64) = (0.35, 1.0);
 /// Mean bytes of large rows.
 const LARGE: usize = 16 << 10;
 
-/// How often encoding holds what it encodes: in pages, and in a buffer that doubles.
-const COPIES: f64 = 3.0;
-
-/// What the copies may take beside a quarter of the budget: a quarter of what the process may take beside all of it.
-const BESIDE: usize = 24 << 20;
-
 impl State {
     /// Why an open batch must be closed now, if it must.
     pub(super) fn full(&self, id: LaneId, flagged: bool) -> Option<Rolled> {
@@ -56,7 +50,7 @@ impl State {
             Some(Rolled::Rows)
         } else if encoded >= limits.bytes as f64 || open.bytes() >= MAX_BYTES / 2 {
             Some(Rolled::Bytes)
-        } else if encoded * COPIES >= (self.budget.limit() / PRESSURE.1 + BESIDE) as f64 {
+        } else if encoded >= Roll::most_bytes(self.budget.limit() as u64) as f64 {
             Some(Rolled::Memory)
         } else {
             None

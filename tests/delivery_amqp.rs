@@ -347,7 +347,25 @@ async fn first(channel: &lapin::Channel) -> lapin::message::BasicGetMessage {
 
 /// How often the broker has handed out the message at the head of a queue and taken it back.
 async fn returned(channel: &lapin::Channel) -> i64 {
-    let headers = first(channel).await.properties.headers().clone().unwrap_or_default();
+    count_of(&first(channel).await)
+}
+
+/// The same of so many messages, which are given back.
+async fn returned_of_all(channel: &lapin::Channel, messages: usize) -> Vec<i64> {
+    let (mut counts, mut last) = (Vec::new(), 0);
+    while counts.len() < messages {
+        let got = channel.basic_get(QUEUE.into(), Default::default()).await.expect("an answer");
+        let got = got.expect("as many messages");
+        counts.push(count_of(&got));
+        last = got.delivery_tag;
+    }
+    let all = BasicNackOptions { requeue: true, multiple: true };
+    channel.basic_nack(last, all).await.expect("given back");
+    counts
+}
+
+fn count_of(message: &lapin::message::BasicGetMessage) -> i64 {
+    let headers = message.properties.headers().clone().unwrap_or_default();
     headers.inner().get("x-delivery-count").and_then(|v| v.as_long_long_int()).unwrap_or(0)
 }
 
@@ -418,15 +436,26 @@ async fn deliveries_near_the_limit_are_looked_up_together() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_of_the_store_spends_one_delivery_however_long_it_is() {
+    // A file lies where the folder of the lake was.
+    an_outage_spends_one_delivery(|site| site.lake()).await;
+}
+
+/// Registrations and probes are put meanwhile: they say nothing of the dataset.
+#[tokio::test(flavor = "multi_thread")]
+async fn so_does_one_of_a_single_dataset() {
+    an_outage_spends_one_delivery(|site| site.lake().join("risk_evaluations")).await;
+}
+
+async fn an_outage_spends_one_delivery(of: impl Fn(&Site) -> PathBuf) {
     let (broker, channel) = broker().await;
     let limits = "[limits]\nhold = \"4s\"\nput_deadline = \"1s\"\n[roll]\nage = \"500ms\"";
-    let site = Site::new(&broker.url(), "consumers = 1", limits);
+    let site = Site::new(&broker.url(), "consumers = 2", limits);
     let mut process = site.start(&["--only", "data_lake"]);
     consumed(&broker).await;
-    // The store is gone: a file lies where its folder was.
-    let aside = site.dir.path().join("aside");
-    fs::rename(site.lake(), &aside).expect("moved");
-    fs::write(site.lake(), "").expect("written");
+    let (place, aside) = (of(&site), site.dir.path().join("aside"));
+    fs::create_dir_all(&place).expect("a folder");
+    fs::rename(&place, &aside).expect("moved");
+    fs::write(&place, "").expect("written");
     publish(&channel, EXCHANGE, (0..50).map(risk)).await;
     let given_back = || process.log_tail().contains("giving them back");
     eventually("receipts to be given back", SOON, async || given_back()).await;
@@ -435,9 +464,9 @@ async fn an_outage_of_the_store_spends_one_delivery_however_long_it_is() {
     // Twice more as long as a receipt is kept.
     tokio::time::sleep(Duration::from_secs(8)).await;
     assert_eq!(ready(&broker.url(), QUEUE).await, Some(50), "{}", process.log_tail());
-    assert_eq!(returned(&channel).await, 1);
-    fs::remove_file(site.lake()).expect("removed");
-    fs::rename(&aside, site.lake()).expect("moved");
+    assert_eq!(returned_of_all(&channel, 50).await, [1; 50], "{}", process.log_tail());
+    fs::remove_file(&place).expect("removed");
+    fs::rename(&aside, &place).expect("moved");
     all_landed(&site, &mut process, 50).await;
 }
 
@@ -488,6 +517,27 @@ async fn a_full_disk_is_waited_for() {
     eventually("an empty queue", SOON, async || left() == 0).await;
     eventually("ready", SOON, async || answers(200)).await;
     lake().holds_once("risk_evaluations", (0..EVENTS).map(|n| format!("risk-{n}")));
+    terminate(&mut process);
+}
+
+/// The registration is put into the lake; an archive elsewhere is asked before its first blob.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_ready_before_the_archive_takes_puts() {
+    let (broker, _channel) = broker().await;
+    let site = Site::new(&broker.url(), "", "[archive]\nurl = \"./archive\"");
+    fs::create_dir(site.dir.path().join("archive")).expect("a folder");
+    let obstacle = site.dir.path().join("archive/_lakehead");
+    fs::write(&obstacle, "").expect("written");
+    let http = format!("127.0.0.1:{}", free_port());
+    let mut run = site.command(&["run"]);
+    run.env("LAKEHEAD_HTTP__LISTEN", &http);
+    let mut process = Process::spawn("lakehead", run, site.dir.path());
+    let answer = || request("GET", &http, "/readyz", &[], b"");
+    let says = |what: &str| answer().is_ok_and(|r| r.status == 503 && r.text().contains(what));
+    eventually("the store alone to be in the way", SOON, async || says("store") && !says("consumer")).await;
+    assert!(process.log_tail().contains("the archive's store takes no puts"), "{}", process.log_tail());
+    fs::remove_file(&obstacle).expect("removed");
+    eventually("ready", SOON, async || answer().is_ok_and(|r| r.status == 200)).await;
     terminate(&mut process);
 }
 

@@ -45,6 +45,8 @@ pub struct Lane {
     pub queue: VecDeque<Landing>,
     /// True while one of them lands.
     pub busy: bool,
+    /// True since receipts were given up while something was on its way here, until something is stored here.
+    pub held: bool,
     /// The next sequence number of this writer in this partition.
     pub seq: u32,
     /// What fences claimed.
@@ -124,6 +126,11 @@ impl Lane {
     /// True if a batch that is sealed now can land at once.
     pub fn is_free(&self) -> bool {
         !self.busy && self.queue.is_empty()
+    }
+
+    /// True if what was on its way when receipts were given up is on its way still, as far as is known.
+    pub fn is_stuck(&self) -> bool {
+        self.held && !self.is_free()
     }
 
     /// Which open batch holds a row that the broker may soon drop, if one does: the flagged one or not.

@@ -143,10 +143,14 @@ impl Loop {
             }
             let refused = self.answers && self.pipeline.parts.shelf.is_refused();
             let failed = self.shore.failed.swap(false, Ordering::Relaxed);
-            if failed | refused | std::mem::take(&mut self.state.held) {
+            let held = std::mem::take(&mut self.state.held);
+            if failed | refused | held {
                 // Nobody consumes again on the word of an earlier put.
                 self.answers = false;
                 self.refresh();
+            }
+            if held {
+                self.show();
             }
             if self.state.fenced {
                 self.start_anew().await?;
@@ -330,7 +334,8 @@ impl Loop {
 
     /// Shows the loop to whoever watches.
     fn show(&mut self) {
-        let (state, answers, deaths) = (&self.state, self.answers, self.deaths);
+        let answers = self.answers && !self.state.is_stuck();
+        let (state, deaths) = (&self.state, self.deaths);
         let budget = self.pipeline.budget.clone();
         let turned_at = self.pipeline.parts.clock.now();
         self.pipeline.view.send_modify(|view| {

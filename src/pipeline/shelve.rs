@@ -23,7 +23,7 @@ const PROBE: &str = "_lakehead/probes/put";
 #[derive(Debug, Clone)]
 pub struct Shelf {
     store: Arc<Store>,
-    /// True while the last put that is known of has failed.
+    /// True while the last put that is known of has failed, or none is known of.
     refused: Arc<AtomicBool>,
 }
 
@@ -68,6 +68,12 @@ impl Shelf {
     /// A shelf in a store.
     pub fn new(store: Store) -> Self {
         Shelf { store: Arc::new(store), refused: Arc::default() }
+    }
+
+    /// The same, in a store that has taken nothing yet: it is asked with a put before anybody relies on it.
+    pub fn unproven(self) -> Self {
+        self.refused.store(true, Ordering::Relaxed);
+        self
     }
 
     /// True while the last put that is known of has failed: the store is to be asked whether it takes puts.

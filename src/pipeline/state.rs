@@ -22,7 +22,7 @@ use super::{Settings, Summary};
 use crate::batch::identities::Identities;
 use crate::batch::receipts::{ChannelId, Ledger, Receipt, Settle};
 use crate::clock::Micros;
-use crate::layout::Layouts;
+use crate::layout::{Format, Layouts};
 
 /// A channel as the loop sees it.
 #[derive(Debug)]
@@ -92,6 +92,8 @@ pub struct State {
     pub fenced: bool,
     /// Set when receipts were given up because they were kept for too long: the store is to be asked whether it takes puts.
     pub held: bool,
+    /// Blobs were under way then, and some have been since.
+    held_blobs: bool,
     /// What was done so far.
     pub summary: Summary,
 }
@@ -152,6 +154,7 @@ impl State {
             labels: super::meters::EventLabels::default(),
             fenced: false,
             held: false,
+            held_blobs: false,
             summary: Summary::default(),
         }
     }
@@ -302,6 +305,18 @@ impl State {
         self.blobs.is_empty()
             && self.in_flight.values().all(|n| *n == 0)
             && self.lanes.iter().all(|(_, _, lane)| lane.is_idle())
+    }
+
+    /// True while something is not stored yet that was on its way when receipts were given up. A store may take one put and
+    /// refuse another: whoever consumed again on the word of a probe would give the same deliveries back each time.
+    pub fn is_stuck(&mut self) -> bool {
+        self.held_blobs &= self.blobs_are_under_way();
+        self.held_blobs || self.lanes.iter().any(|(_, _, lane)| lane.is_stuck())
+    }
+
+    fn blobs_are_under_way(&self) -> bool {
+        let is_blob = |layout: &u16| self.layouts.get(*layout).format == Format::Blob;
+        !self.blobs.is_empty() || self.in_flight.iter().any(|(layout, n)| *n > 0 && is_blob(layout))
     }
 
     /// True if every channel has said that nothing more will come.

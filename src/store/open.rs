@@ -95,7 +95,7 @@ fn local(path: &str) -> Result<Arc<dyn ObjectStore>> {
     let trouble = |what: &str, e: Box<dyn std::error::Error + Send + Sync>| {
         Error::unreachable(format!("{what} {path}"))
             .source(e)
-            .hint("data_lake.url names a folder that this user may write to")
+            .hint("the url must name a folder that this user may write to")
     };
     std::fs::create_dir_all(path).map_err(|e| trouble("cannot create the folder", e.into()))?;
     let store = LocalFileSystem::new_with_prefix(path).map_err(|e| trouble("cannot open", e.into()))?;

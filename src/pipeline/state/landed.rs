@@ -38,6 +38,7 @@ impl State {
         }
         match end {
             End::Stored(size) => {
+                self.lanes.lane(id).held = false;
                 self.landing_bytes -= landing.weight;
                 if let Some(size) = size {
                     self.ratios[usize::from(layout)] = Some(size as f64 / landing.rows.bytes().max(1) as f64);

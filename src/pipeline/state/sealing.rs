@@ -233,6 +233,10 @@ impl State {
             return;
         }
         self.held = true;
+        for lane in self.lanes.iter_mut() {
+            lane.held = !lane.is_free();
+        }
+        self.held_blobs = self.blobs_are_under_way();
         for c in self.channels.values_mut().filter(|c| !c.closing) {
             tracing::warn!(
                 consumer = %self.settings.consumers[c.consumer].name,

@@ -59,6 +59,10 @@ const CLOSE: Duration = Duration::from_secs(5);
 /// queue's channel process keeps further ones to itself, and forgets them when it ends.
 const SETTLING: Duration = Duration::from_millis(300);
 
+/// How long a channel that gives its deliveries back keeps them after it has cancelled its consumers: the other channels
+/// cancel theirs meanwhile. One that still consumed would be handed what this one returns, only to return it again.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// How long deliveries gather once all that had come are taken: to wake up for each of them costs more than to decode it.
 const GATHER: Duration = Duration::from_millis(2);
 
@@ -110,6 +114,8 @@ struct Flow<'f> {
     /// When it was asked for.
     settled_at: Option<Instant>,
     cancelling: bool,
+    /// Its consumers are cancelled, and when it is over the channel gives back what it holds.
+    giving_back: Option<Pin<Box<Sleep>>>,
     ended: bool,
     beat: Option<Beat>,
 }
@@ -120,6 +126,7 @@ enum Event {
     Decoded(Option<(Decoder, Block)>),
     Opened(lapin::Result<Consumer>),
     Gathered,
+    GaveBack,
     Received(usize, Option<lapin::Result<Delivery>>),
 }
 
@@ -164,6 +171,7 @@ impl<'f> Flow<'f> {
             settling: None,
             settled_at: None,
             cancelling: false,
+            giving_back: None,
             ended: false,
             beat: None,
             window,
@@ -210,6 +218,7 @@ impl<'f> Flow<'f> {
             decoded = maybe(&mut self.decoding) => Event::Decoded(decoded),
             opened = maybe(&mut self.opening) => Event::Opened(opened),
             () = maybe(&mut self.gathering) => Event::Gathered,
+            () = maybe(&mut self.giving_back) => Event::GaveBack,
             (from, message) = receive(&mut self.consumers), if self.gathering.is_none() => {
                 Event::Received(from, message)
             }
@@ -246,6 +255,7 @@ impl<'f> Flow<'f> {
                 self.gathering = None;
                 None
             }
+            Event::GaveBack => Some(End::Again { hold: true }),
             Event::Received(from, message) => self.received(from, message),
         }
     }
@@ -288,7 +298,7 @@ impl<'f> Flow<'f> {
                 if self.beat.is_none() {
                     self.beat = Some(self.feed.pulse.beat());
                 }
-                if self.cancelling { self.cancel() } else { None }
+                if self.is_closing() { self.cancel() } else { None }
             }
             Err(e) => Some(End::Lost(refused(e, &self.feed.topology.queue))),
         }
@@ -302,7 +312,7 @@ impl<'f> Flow<'f> {
             match message {
                 Some(Ok(delivery)) => self.take_in(delivery, now),
                 Some(Err(e)) => return Some(End::Lost(lost(e))),
-                None if self.cancelling => drop(self.consumers.swap_remove(from)),
+                None if self.is_closing() => drop(self.consumers.swap_remove(from)),
                 None => {
                     let what = format!(
                         "the broker cancelled the consumer of the queue `{}`",
@@ -320,7 +330,7 @@ impl<'f> Flow<'f> {
         }
         let budget = self.feed.port.budget();
         let short = budget.undecoded() > budget.limit() / 4;
-        if short && !self.cancelling && self.window.is_too_wide(self.intake.bytes() + self.in_decode) {
+        if short && !self.is_closing() && self.window.is_too_wide(self.intake.bytes() + self.in_decode) {
             tracing::warn!(
                 consumer = self.feed.pulse.consumer,
                 prefetch = self.window.open(),
@@ -349,7 +359,12 @@ impl<'f> Flow<'f> {
                 self.cancel()
             }
             Command::Close(Close::Done) => Some(End::Stopped),
-            Command::Close(close) => Some(End::Again { hold: close == Close::Hold }),
+            Command::Close(Close::Fenced) => Some(End::Again { hold: false }),
+            Command::Close(Close::Hold) if self.cancelling => Some(End::Again { hold: true }),
+            Command::Close(Close::Hold) => {
+                self.giving_back = Some(Box::pin(tokio::time::sleep(FAREWELL)));
+                self.cancel()
+            }
         }
     }
 
@@ -379,6 +394,11 @@ impl<'f> Flow<'f> {
         sent.err().map(|e| End::Lost(lost(e)))
     }
 
+    /// True once its consumers are cancelled: nothing may be added to the channel.
+    fn is_closing(&self) -> bool {
+        self.cancelling || self.giving_back.is_some()
+    }
+
     /// Cancels every consumer; their streams end behind what the broker sent before.
     fn cancel(&mut self) -> Option<End> {
         let cancelled = self
@@ -390,7 +410,7 @@ impl<'f> Flow<'f> {
 
     /// Widens the window where it should be, else tells the loop how wide it is: then nothing more may come.
     fn settle_window(&mut self) {
-        if self.cancelling || self.opening.is_some() {
+        if self.is_closing() || self.opening.is_some() {
             return;
         }
         if let Some(more) = self.window.widen() {

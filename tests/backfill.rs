@@ -196,11 +196,19 @@ fn a_file_that_grew_moved_or_was_touched_doubles_nothing() {
     home.events("moved.ndjson", &risks(30..120));
     backfill(&home, &["moved.ndjson"]);
     home.lake().holds_once("risk_evaluations", ids(120));
-    // Packed: other bytes, another name, the same events. Only a look by identity helps here.
-    home.write("packed.ndjson.gz", gz(&ndjson(&risks(0..120))));
-    let summary = backfill(&home, &["--skip-existing", "packed.ndjson.gz"]);
-    assert_eq!(summary["alreadyStored"], 120, "{summary}");
-    home.lake().holds_once("risk_evaluations", ids(120));
+    // Packed, and moved and grown: other bytes, another name, but the same first event.
+    home.write("packed.ndjson.gz", gz(&ndjson(&risks(30..120))));
+    let summary = backfill(&home, &["packed.ndjson.gz"]);
+    assert_eq!(summary["alreadyStored"], 90, "{summary}");
+    home.events("rotated.ndjson", &risks(30..150));
+    let summary = backfill(&home, &["rotated.ndjson"]);
+    assert_eq!(summary["alreadyStored"], 90, "{summary}");
+    home.lake().holds_once("risk_evaluations", ids(150));
+    // Another selection of them: only a look by identity helps here.
+    home.events("selected.ndjson", &risks(60..150));
+    let summary = backfill(&home, &["--skip-existing", "selected.ndjson"]);
+    assert_eq!(summary["alreadyStored"], 90, "{summary}");
+    home.lake().holds_once("risk_evaluations", ids(150));
 }
 
 #[test]

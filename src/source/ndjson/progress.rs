@@ -1,19 +1,21 @@
 //! What earlier backfills did with an input, kept in the lake, so that doing it again does nothing twice.
 //!
 //! An input is skipped only if an earlier run finished *it*: same scope (layouts and span), path, size, modification time
-//! and fingerprint. Where an earlier run touched something that looks alike (same path, or same content), its events
-//! count as redelivered: they are looked up before they land, so nothing doubles whatever happened to the file since.
+//! and fingerprint. Where an earlier run touched something that looks alike (same path, same content, or the same first
+//! line once unpacked), its events count as redelivered: they are looked up before they land, so nothing doubles if the file
+//! has grown, moved or been packed since.
 //! All records are create-only objects below `_lakehead/backfill/`.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::read::InputFile;
+use super::read::{InputFile, LineReader, lines};
 use crate::error::{Error, Result};
 use crate::event::envelope::hex;
 use crate::pipeline::land::Pause;
@@ -42,6 +44,8 @@ pub struct Fingerprint {
     pub modified: u128,
     /// Hex of SHA-256 over its size and its first and last 64 KiB.
     pub content: String,
+    /// The same over its first line that is not blank, unpacked; empty if there is none.
+    pub first_line: String,
 }
 
 impl Fingerprint {
@@ -63,8 +67,22 @@ impl Fingerprint {
         let from = size.saturating_sub(ENDS);
         hash.update(part(&mut file, from, size - from).map_err(trouble)?);
         let path = std::fs::canonicalize(path).map_err(trouble)?;
-        Ok(Some(Fingerprint { path: shown(&path), size, modified, content: hex(&hash.finalize()) }))
+        let first_line = first_line(input).unwrap_or_default();
+        Ok(Some(Fingerprint {
+            path: shown(&path),
+            size,
+            modified,
+            content: hex(&hash.finalize()),
+            first_line,
+        }))
     }
+}
+
+/// None for an input that is empty, or damaged: whoever reads it says so.
+fn first_line(input: &InputFile) -> Option<String> {
+    let block = LineReader::open(input, Arc::default()).ok()?.next_block(Vec::new()).ok()??;
+    let (_, line) = lines(&block).next()?;
+    Some(hex(&Sha256::digest(line)))
 }
 
 fn shown(path: &Path) -> String {
@@ -96,8 +114,8 @@ pub struct Progress {
     store: Store,
     /// Everything that is recorded of this very input under this scope.
     own: String,
-    /// What is recorded of this path, and of this content, under any scope.
-    alike: [String; 2],
+    /// What is recorded of this path, of this content, and of this first line, under any scope.
+    alike: Vec<String>,
     fingerprint: Fingerprint,
 }
 
@@ -114,13 +132,18 @@ impl Progress {
         };
         let f = &fingerprint;
         let modified = f.modified.to_string();
+        let mut alike = vec![
+            format!("{FOLDER}/path={}/{}.json", short(&[&f.path]), short(&[&f.content])),
+            format!("{FOLDER}/content={}/{}.json", short(&[&f.content]), short(&[&f.path])),
+        ];
+        if !f.first_line.is_empty() {
+            let (line, file) = (short(&[&f.first_line]), short(&[&f.path, &f.content]));
+            alike.push(format!("{FOLDER}/line={line}/{file}.json"));
+        }
         Progress {
             store: store.clone(),
             own: format!("{FOLDER}/input={}", short(&[scope, &f.path, &modified, &f.content])),
-            alike: [
-                format!("{FOLDER}/path={}/{}.json", short(&[&f.path]), short(&[&f.content])),
-                format!("{FOLDER}/content={}/{}.json", short(&[&f.content]), short(&[&f.path])),
-            ],
+            alike,
             fingerprint,
         }
     }
@@ -191,7 +214,8 @@ mod tests {
     use super::*;
 
     fn print(path: &str, modified: u128, content: &str) -> Fingerprint {
-        Fingerprint { path: path.into(), size: 1, modified, content: content.into() }
+        let (path, content) = (path.into(), content.into());
+        Fingerprint { path, size: 1, modified, content, first_line: String::new() }
     }
 
     #[tokio::test]
@@ -212,6 +236,13 @@ mod tests {
         assert_eq!(plan("s", print("/b", 1, "x")).await, Plan::Again(0));
         assert_eq!(plan("t", print("/a", 1, "x")).await, Plan::Again(0));
         assert_eq!(plan("s", print("/c", 1, "z")).await, Plan::Fresh);
+        // Packed, or moved and grown.
+        let begins = |path: &str, content: &str| {
+            let first_line = "line".to_owned();
+            Fingerprint { first_line, ..print(path, 1, content) }
+        };
+        assert_eq!(plan("s", begins("/d", "u")).await, Plan::Fresh);
+        assert_eq!(plan("s", begins("/d.gz", "v")).await, Plan::Again(0));
     }
 
     #[test]

@@ -39,8 +39,8 @@ use world::{Shared, World};
 /// Events further ahead than this are too early, in microseconds.
 const MAX_FUTURE: i64 = 600_000_000;
 
-/// The body of a message.
-fn body(message: usize, kind: Kind) -> String {
+/// The body of a message, with so many bytes more than it needs.
+fn body(message: usize, kind: Kind, padding: usize) -> String {
     let ahead = match kind {
         // Some are disputed early in a run, some late.
         Kind::Early => MAX_FUTURE / 1_000_000 + 30 + message as i64 % 10 * 60,
@@ -49,11 +49,16 @@ fn body(message: usize, kind: Kind) -> String {
     let time = chrono::DateTime::from_timestamp(EPOCH + ahead, 0).expect("a time");
     let tail = if kind == Kind::Broken { ",," } else { "" };
     format!(
-        r#"{{"id":"{}","type":"risk.evaluated","version":"1.0","timestamp":"{}","tenantId":"t","source":{{}},"data":{{"opportunityId":"o","riskScore":0.5,"categoryScores":{{}}}}{tail}}}"#,
+        r#"{{"id":"{}","type":"risk.evaluated","version":"1.0","timestamp":"{}","tenantId":"t","source":{{}},"data":{{"opportunityId":"o","riskScore":0.5,"categoryScores":{{"text":"{}"}}}}{tail}}}"#,
         event_id(message),
         time.format("%Y-%m-%dT%H:%M:%SZ"),
+        "x".repeat(padding),
     )
 }
+
+/// A budget that a dozen messages fill, and the bytes that are added to each where there is no more.
+const MEMORY: usize = 64_000;
+const LARGE: usize = 6_000;
 
 /// How a run ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,7 +85,6 @@ struct Play {
     published: usize,
     /// How often things go wrong, per thousand steps.
     trouble: u64,
-    largest: usize,
 }
 
 /// Plays one seed, perhaps without a rule.
@@ -104,14 +108,13 @@ fn play(seed: u64, without: Option<Rule>, told: bool) -> Outcome {
         age: Duration::from_millis(chance.within(200, 20_000)),
     };
     let hold = Duration::from_secs(chance.within(20, 1_800));
-    let memory = if chance.odds(200) { 20_000 } else { 10_000_000 };
+    let (memory, padding) = if chance.odds(200) { (MEMORY, LARGE) } else { (10_000_000, 0) };
     let (prefetch, channels) = (chance.within(1, 16) as usize, chance.within(1, 4) as usize);
     let (writers, steps) = (chance.within(2, 4), chance.within(50, 500));
     let trouble = chance.within(10, 120);
     world.broker.consumer_timeout = chance.within(20_000, 600_000);
     world.broker.timeout_cancels = chance.odds(500);
     world.ledger.kinds.clone_from(&kinds);
-    let largest = (0..kinds.len()).map(|i| body(i, kinds[i]).len()).max().unwrap_or(0);
     let world = Shared::new(world);
     let deployment = Deployment {
         world: world.clone(),
@@ -124,9 +127,9 @@ fn play(seed: u64, without: Option<Rule>, told: bool) -> Outcome {
         channels,
         without,
         kinds: Arc::new(kinds),
+        padding,
     };
-    let mut play =
-        Play { world, deployment, processes: Vec::new(), started: 0, published: 0, trouble, largest };
+    let mut play = Play { world, deployment, processes: Vec::new(), started: 0, published: 0, trouble };
     (0..writers).for_each(|_| play.start());
     for _ in 0..steps {
         play.trouble();
@@ -229,12 +232,10 @@ impl Play {
         for process in &mut self.processes {
             let turns = self.world.lock().chance.within(2, 12);
             process.drive(now, passed, turns);
-            let (used, limit) = process.memory();
-            // The broker pushes up to a window per channel, whether there is room or not; and a file of one row, of
-            // which some are in flight, takes eight times what the row takes.
-            let window = self.deployment.prefetch * self.deployment.channels * self.largest;
-            if used > limit + window + 32_768 {
-                let what = format!("process {} holds {used} bytes of a budget of {limit}", process.id);
+            let (open, limit) = process.memory();
+            // Messages come in bundles, and a file takes more than its one row.
+            if open > limit + 3 * process::BUNDLE * LARGE {
+                let what = format!("process {} holds {open} bytes of a budget of {limit}", process.id);
                 self.world.lock().ledger.violation(what);
             }
         }
@@ -392,6 +393,11 @@ fn giving_back_from_every_batch_is_missed() {
 #[test]
 fn remembered_claims_are_missed() {
     is_missed(Rule::Remember, 555);
+}
+
+#[test]
+fn the_budget_is_missed() {
+    is_missed(Rule::Budget, 0);
 }
 
 #[test]

@@ -183,7 +183,7 @@ async fn carelessly(
             fence_all(shore, landing, layout, others, last, &mut Vec::new()).await?;
             return Ok(present);
         }
-        Rule::OwnName | Rule::AllBatches | Rule::Remember | Rule::Refused => {}
+        Rule::OwnName | Rule::AllBatches | Rule::Remember | Rule::Refused | Rule::Budget => {}
     }
     fence_all(shore, landing, layout, others, last, &mut files).await?;
     look_into_all(shore, landing, layout, &files).await

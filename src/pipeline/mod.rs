@@ -113,6 +113,8 @@ pub enum Rule {
     Remember,
     /// A redelivered event that is refused is looked for before it is quarantined (rule 10).
     Refused,
+    /// Batches are closed when memory is short.
+    Budget,
 }
 
 /// What the outside sees of the loop, for health and progress.

@@ -47,6 +47,8 @@ pub struct Deployment {
     pub channels: usize,
     pub without: Option<Rule>,
     pub kinds: Arc<Vec<Kind>>,
+    /// Bytes by which bodies are larger than they must be.
+    pub padding: usize,
 }
 
 /// The identity key; any will do.
@@ -159,9 +161,10 @@ impl Process {
         self.pipeline.is_finished()
     }
 
-    /// Bytes of the budget that are held, and its limit.
+    /// Bytes that are held of what was decoded, and the budget's limit.
     pub fn memory(&self) -> (usize, usize) {
-        (self.port.budget().used(), self.port.budget().limit())
+        let budget = self.port.budget();
+        (budget.used() - budget.undecoded(), budget.limit())
     }
 }
 
@@ -207,7 +210,7 @@ struct Flow<'f> {
 }
 
 /// Deliveries in a bundle.
-const BUNDLE: usize = 8;
+pub const BUNDLE: usize = 8;
 
 impl Flow<'_> {
     async fn run(process: usize, deployment: &Deployment, port: &Port) -> End {
@@ -290,7 +293,7 @@ impl Flow<'_> {
         let deliveries: Vec<Delivery> = taken
             .into_iter()
             .map(|(message, tag, _)| Delivery {
-                body: body(message.id, self.deployment.kinds[message.id]).into(),
+                body: body(message.id, self.deployment.kinds[message.id], self.deployment.padding).into(),
                 tag,
                 flagged: message.flagged,
                 attempt: message.deliveries,
@@ -309,7 +312,8 @@ impl Flow<'_> {
     fn frame(&mut self, frame: Option<Frame>) -> Option<End> {
         match frame {
             Some(Frame::Deliver { message, tag }) => {
-                let bytes = body(message.id, self.deployment.kinds[message.id]).len();
+                let bytes =
+                    body(message.id, self.deployment.kinds[message.id], self.deployment.padding).len();
                 self.charge.resize(self.charge.bytes() + bytes);
                 self.intake.push_back((message, tag, self.port.clock().now()));
                 None

@@ -10,7 +10,7 @@ use crate::layout::partition::Partition;
 use crate::layout::{Format, Roll};
 use crate::pipeline::land::Landing;
 use crate::pipeline::lanes::{LaneId, Open};
-use crate::pipeline::{Close, Command, Limits};
+use crate::pipeline::{Close, Command, Limits, Rule};
 
 /// The part of the budget that must come in before a batch without new rows is closed; the same for one that holds as much
 /// itself, so that waiting costs more than another file; and between two looks.
@@ -212,6 +212,9 @@ impl State {
 
     /// Under pressure, seals the largest open batch, as long as not too much is landing already.
     pub fn relieve(&mut self) {
+        if self.settings.without == Some(Rule::Budget) {
+            return;
+        }
         let limit = self.budget.limit();
         while self.budget.used() > limit / PRESSURE.1 * PRESSURE.0 && self.landing_bytes < limit / PRESSURE.1
         {

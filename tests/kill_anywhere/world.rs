@@ -31,6 +31,8 @@ const LINES: Duration = Duration::from_secs(15);
 const DRAIN: Duration = Duration::from_secs(1_800);
 /// More than `limits.shutdown_deadline`.
 const END: Duration = Duration::from_secs(60);
+/// Bytes that a replica may take: its budget and 96 MiB.
+const MEMORY: u64 = (64 + 96) << 20;
 
 /// Does what the plan says, prints what came of it, and insists on nothing lost and nothing doubled.
 #[track_caller]
@@ -351,6 +353,9 @@ impl Outcome {
         // Incomplete evidence is what killed writers leave: their chains were ended by nobody yet.
         if ![0, 4].contains(&self.verified) {
             problems.push(format!("audit verify ended with {}: {}", self.verified, self.findings));
+        }
+        if self.peak > MEMORY {
+            problems.push(format!("a replica took {} MiB: more than the budget and 96 MiB", self.peak >> 20));
         }
         problems
     }

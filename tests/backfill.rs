@@ -269,7 +269,7 @@ fn a_file_that_nobody_can_read_is_waited_for_without_piling_up_fences() {
     let mut command =
         home.command(&["backfill", "--skip-existing", "--layout", "risk_evaluations", "export.ndjson"]);
     let waiting = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
-    thread::sleep(Duration::from_secs(5));
+    thread::sleep(Duration::from_secs(8));
     assert_eq!(files(), before + 1, "one fence, however often it tried");
     fs::remove_file(&alien).expect("it is ours");
     let ended = waiting.wait_with_output().expect("it ends");

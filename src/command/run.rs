@@ -193,7 +193,7 @@ impl Service<'_> {
         let mut stopping = false;
         let mut drained = std::pin::pin!(self.drained(source.pulses().to_vec(), port.clone()));
         let mut drains = self.give_up.is_some();
-        let mut lost_since = None;
+        let (mut lost_since, mut stored) = (None, 0);
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let landed = loop {
@@ -216,7 +216,11 @@ impl Service<'_> {
                 }
                 _ = look.tick() => {
                     self.show(&source, &port);
-                    lost_since = if port.view().borrow().store_answers { None } else { lost_since.or(Some(Instant::now())) };
+                    let view = port.view().borrow().clone();
+                    let before = std::mem::replace(&mut stored, rows_of(&view.summary));
+                    let well = view.store_answers && !view.stuck.contains(&true);
+                    lost_since =
+                        if well || stored > before { None } else { lost_since.or(Some(Instant::now())) };
                     if let (Some(since), Some(limit), None) = (lost_since, self.give_up, &failure)
                         && since.elapsed() >= limit
                     {
@@ -245,7 +249,12 @@ impl Service<'_> {
         if let Some(lost) = self.setup.lost_store() {
             return Ok(lost);
         }
-        let what = format!("{} has taken no put for {}", self.setup.lake()?.shown(), format_duration(limit));
+        let (lake, archive) = (self.setup.lake()?, self.setup.archive()?);
+        let mut stores = lake.shown().to_owned();
+        if archive.shown() != lake.shown() {
+            stores = format!("{stores}, or the archive {},", archive.shown());
+        }
+        let what = format!("{stores} has not taken what was to be stored for {}", format_duration(limit));
         Ok(Error::unreachable(what).hint("mend it and run again: what was not stored is still in the queue"))
     }
 
@@ -285,7 +294,7 @@ impl Service<'_> {
                     let (unacked, landed) = {
                         let view = port.view();
                         let view = view.borrow();
-                        (view.unacked, view.summary.datasets.values().map(|d| d.rows).sum::<u64>())
+                        (view.unacked, rows_of(&view.summary))
                     };
                     if landed != progress.0 {
                         progress = (landed, answered);
@@ -330,6 +339,11 @@ impl Service<'_> {
         ::metrics::gauge!(metrics::BUDGET_USED).set(port.budget().used() as f64);
         ::metrics::gauge!(metrics::BUDGET_LIMIT).set(port.budget().limit() as f64);
     }
+}
+
+/// Rows that were stored.
+fn rows_of(summary: &Summary) -> u64 {
+    summary.datasets.values().map(|d| d.rows).sum()
 }
 
 /// The queues were empty, and still the end was not reached.

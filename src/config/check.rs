@@ -137,6 +137,15 @@ impl Found<'_> {
                         allow the process three times max_body more, or lower max_body";
             self.warning(&key, what, hint);
         }
+        let index = 28 * limits.max_values as u64;
+        if index > limits.memory / 2 {
+            let what = format!("the index of one body may take {} beside limits.memory", format_bytes(index));
+            self.warning(
+                "limits.max_values",
+                what,
+                "28 bytes for a value: lower max_values, or raise memory",
+            );
+        }
     }
 
     fn tls_files(&mut self) {

@@ -330,6 +330,12 @@ fn bodies_that_take_more_than_the_bound_are_warned_of() {
 }
 
 #[test]
+fn many_values_are_warned_of() {
+    let told = lines(&crossed("[limits]\nmax_values = 100_000_000\n"));
+    assert!(told.len() == 1 && told[0].contains("may take 2.6 GiB beside limits.memory"), "{told:#?}");
+}
+
+#[test]
 fn a_signing_key_is_a_secret_and_digests_need_their_time_too() {
     let dir = tempfile::tempdir().expect("a folder");
     let key = dir.path().join("key.pem");

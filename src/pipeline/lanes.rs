@@ -128,11 +128,6 @@ impl Lane {
         !self.busy && self.queue.is_empty()
     }
 
-    /// True if what was on its way when receipts were given up is on its way still, as far as is known.
-    pub fn is_stuck(&self) -> bool {
-        self.held && !self.is_free()
-    }
-
     /// Which open batch holds a row that the broker may soon drop, if one does: the flagged one or not.
     pub fn urgent(&self) -> Option<bool> {
         let is_urgent = |open: &Option<Open>| open.as_ref().is_some_and(|o| o.urgent);

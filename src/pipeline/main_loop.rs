@@ -334,8 +334,8 @@ impl Loop {
 
     /// Shows the loop to whoever watches.
     fn show(&mut self) {
-        let answers = self.answers && !self.state.is_stuck();
-        let (state, deaths) = (&self.state, self.deaths);
+        let stuck = self.state.stuck();
+        let (state, answers, deaths) = (&self.state, self.answers, self.deaths);
         let budget = self.pipeline.budget.clone();
         let turned_at = self.pipeline.parts.clock.now();
         self.pipeline.view.send_modify(|view| {
@@ -348,6 +348,7 @@ impl Loop {
             meters::loop_state(&view.summary, view.open_batches, &budget);
             view.turned_at = turned_at;
             view.store_answers = answers;
+            view.stuck = stuck;
             view.deaths = deaths;
         });
     }

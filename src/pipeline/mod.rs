@@ -136,6 +136,8 @@ pub struct View {
     pub turned_at: i64,
     /// True if the last refresh of the registration succeeded: the store takes puts.
     pub store_answers: bool,
+    /// By consumer: it has given its receipts back, and what was on its way then is not stored yet.
+    pub stuck: Vec<bool>,
     /// Writers that died within the hour without a word, as far as their registrations tell.
     pub deaths: usize,
 }
@@ -201,11 +203,18 @@ impl Port {
         let _ = self.control.send(Control::Stop(deadline)).await;
     }
 
-    /// Waits until a put has succeeded.
-    pub async fn store_answers(&self) {
+    /// Waits until a put has succeeded, and what the consumer of this index had on its way when it gave its receipts back.
+    pub async fn store_answers(&self, consumer: usize) {
         let mut view = self.view.clone();
         // Gone: the program ends.
-        let _ = view.wait_for(|v| v.store_answers).await;
+        let _ = view.wait_for(|v| v.may_consume(consumer)).await;
+    }
+}
+
+impl View {
+    /// True if the consumer of this index may consume again after it has given its receipts back.
+    pub fn may_consume(&self, consumer: usize) -> bool {
+        self.store_answers && !self.stuck.get(consumer).is_some_and(|stuck| *stuck)
     }
 }
 

@@ -92,7 +92,7 @@ pub struct State {
     pub fenced: bool,
     /// Set when receipts were given up because they were kept for too long: the store is to be asked whether it takes puts.
     pub held: bool,
-    /// Blobs were under way then, and some have been since.
+    /// Blobs were under way then, and none has been stored since.
     held_blobs: bool,
     /// What was done so far.
     pub summary: Summary,
@@ -269,6 +269,7 @@ impl State {
         self.landing_bytes = 0;
         self.in_flight.clear();
         self.blobs.clear();
+        self.held_blobs = false;
         self.identities = none_known(&self.layouts, &self.settings, &self.budget);
         self.account();
     }
@@ -307,16 +308,32 @@ impl State {
             && self.lanes.iter().all(|(_, _, lane)| lane.is_idle())
     }
 
-    /// True while something is not stored yet that was on its way when receipts were given up. A store may take one put and
-    /// refuse another: whoever consumed again on the word of a probe would give the same deliveries back each time.
-    pub fn is_stuck(&mut self) -> bool {
+    /// Which consumers wait for something that was on its way when receipts were given up, and is still: nothing of its
+    /// partition was stored since. A store may take one put and refuse another: who consumed again on the word of a
+    /// probe would give the same deliveries back each time.
+    pub fn stuck(&mut self) -> Vec<bool> {
+        for lane in self.lanes.iter_mut() {
+            lane.held &= !lane.is_free();
+        }
         self.held_blobs &= self.blobs_are_under_way();
-        self.held_blobs || self.lanes.iter().any(|(_, _, lane)| lane.is_stuck())
+        let held =
+            self.lanes.iter().filter(|(_, _, lane)| lane.held).map(|(_, partition, _)| partition.layout);
+        let mut layouts: BTreeSet<u16> = held.collect();
+        if self.held_blobs {
+            layouts.extend((0..self.layouts.all().len() as u16).filter(|layout| self.is_blob(*layout)));
+        }
+        // What any consumer refuses goes to the quarantine.
+        let all = layouts.contains(&self.layouts.quarantine());
+        let waits = |layout: &u16| all || layouts.contains(layout);
+        self.settings.consumers.iter().map(|c| c.layouts.iter().any(waits)).collect()
+    }
+
+    fn is_blob(&self, layout: u16) -> bool {
+        self.layouts.get(layout).format == Format::Blob
     }
 
     fn blobs_are_under_way(&self) -> bool {
-        let is_blob = |layout: &u16| self.layouts.get(*layout).format == Format::Blob;
-        !self.blobs.is_empty() || self.in_flight.iter().any(|(layout, n)| *n > 0 && is_blob(layout))
+        !self.blobs.is_empty() || self.in_flight.iter().any(|(layout, n)| *n > 0 && self.is_blob(*layout))
     }
 
     /// True if every channel has said that nothing more will come.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::support::{Home, Process, TcpProxy, free_port, lakehead::peak_of, request};
+use super::support::{Home, Process, TcpProxy, free_port, lakehead::peak_of, request, wait_for};
 use super::watch::Watch;
 
 const LOOK: Duration = Duration::from_millis(200);
@@ -20,6 +20,7 @@ pub struct Replica {
     /// When it is woken.
     pub asleep: Option<Instant>,
     home: Home,
+    port: u16,
     process: Process,
     probe: Probe,
 }
@@ -35,7 +36,7 @@ impl Replica {
         let home = home.with(&[("LAKEHEAD_HTTP__LISTEN", format!("127.0.0.1:{port}"))]);
         let process = spawn(&home);
         let probe = Probe::start(port, process.pid(), watch);
-        Replica { links, stalled: [None; 2], asleep: None, home, process, probe }
+        Replica { links, stalled: [None; 2], asleep: None, home, port, process, probe }
     }
 
     /// Kills it wherever it is, and starts it again.
@@ -83,6 +84,8 @@ impl Replica {
     /// Stops it as an operator would, and insists on a good end. Its highest resident memory, over all its lives.
     #[track_caller]
     pub fn end(mut self, deadline: Duration) -> u64 {
+        // Killed a moment ago, it would not know the signal yet.
+        wait_for("a replica that serves", deadline, || landed(self.port).is_some());
         self.probe.look_at_peak();
         assert!(self.process.stop(deadline), "it did not stop: {}", self.process.log_tail());
         let status = self.process.exited();

@@ -178,7 +178,7 @@ async fn consume(process: usize, deployment: Deployment, port: Port) {
         };
         match end {
             End::Stopped => return,
-            End::Again { hold: true } => until(&port, |v| v.store_answers).await,
+            End::Again { hold: true } => until(&port, |v| v.may_consume(0)).await,
             End::Again { hold: false } => {}
             End::Lost => {
                 let wait = deployment.world.lock().chance.within(10, 3_000);

@@ -38,9 +38,9 @@ impl State {
         }
         match end {
             End::Stored(size) => {
-                self.lanes.lane(id).held = false;
                 self.landing_bytes -= landing.weight;
                 if let Some(size) = size {
+                    self.lanes.lane(id).held = false;
                     self.ratios[usize::from(layout)] = Some(size as f64 / landing.rows.bytes().max(1) as f64);
                     self.summary.file(&self.layouts.get(layout).name, &landing, size);
                 }
@@ -171,6 +171,7 @@ impl State {
         if let Some(n) = self.in_flight.get_mut(&layout) {
             *n = n.saturating_sub(1);
         }
+        self.held_blobs = false;
         self.summary.blob(&self.layouts.get(layout).name, bytes, time);
         let mut receipts = Vec::new();
         self.identities[usize::from(layout)].store(identity, |r| receipts.push(r));

@@ -396,6 +396,28 @@ mod tests {
     }
 
     #[test]
+    fn who_gave_receipts_back_waits_for_what_was_on_its_way() {
+        let (mut state, _heard) = two_channels(2_000);
+        deliver(&mut state, 1, 1..=1_400, 1, 0);
+        let under_way = state.take_ready();
+        assert_eq!(state.stuck(), [false, false]);
+        state.tick(2_000 * SECOND);
+        assert!(state.held);
+        // They share the layout.
+        assert_eq!(state.stuck(), [true, true]);
+        // The store takes another day; the first one is still on its way.
+        deliver(&mut state, 1, 1_401..=1_500, 2, 2_000 * SECOND);
+        state.seal_all(Rolled::Age);
+        assert_eq!(land(&mut state, 2_000 * SECOND), 100);
+        assert_eq!(state.stuck(), [true, true]);
+        for landing in under_way {
+            let (present, end) = (Rows::default(), End::Stored(Some(100)));
+            state.landed(Landed { landing, present, passed: Vec::new(), end }).expect("landed");
+        }
+        assert_eq!(state.stuck(), [false, false]);
+    }
+
+    #[test]
     fn what_comes_slowly_fills_the_window() {
         let (mut state, _heard) = two_channels(2_000);
         for n in 1..=4 {

@@ -191,6 +191,7 @@ impl<'f> Flow<'f> {
         };
         self.beat = None;
         self.feed.remember(self.window.mean());
+        let holds = self.giving_back.is_some() || matches!(end, End::Again { hold: true });
         // The client library writes requests that have an answer before those that have none: a close would overtake
         // the last acknowledgements, and what they settle would come again.
         if let (Some(at), End::Stopped | End::Again { .. }) = (self.settled_at, &end) {
@@ -207,6 +208,13 @@ impl<'f> Flow<'f> {
             end = End::Lost(Error::unreachable("the broker does not answer"));
         }
         let told = self.feed.port.inputs().send(Input::Closed(self.id)).await;
+        if holds && matches!(end, End::Lost(_)) {
+            // Else a new connection would consume at once.
+            tokio::select! {
+                () = self.feed.port.store_answers(self.feed.index) => {}
+                () = self.feed.port.inputs().closed() => {}
+            }
+        }
         if told.is_err() || self.cancelling { End::Stopped } else { end }
     }
 

@@ -242,7 +242,7 @@ impl Link {
                 End::Again { hold: false } => continue,
                 End::Again { hold: true } => {
                     tokio::select! {
-                        () = self.feed.port.store_answers() => continue,
+                        () = self.feed.port.store_answers(self.feed.index) => continue,
                         () = self.feed.port.inputs().closed() => return None,
                     }
                 }

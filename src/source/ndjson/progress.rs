@@ -15,7 +15,7 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::read::{InputFile, LineReader, lines};
+use super::read::{InputFile, LineReader};
 use crate::error::{Error, Result};
 use crate::event::envelope::hex;
 use crate::pipeline::land::Pause;
@@ -44,7 +44,8 @@ pub struct Fingerprint {
     pub modified: u128,
     /// Hex of SHA-256 over its size and its first and last 64 KiB.
     pub content: String,
-    /// The same over its first line that is not blank, unpacked; empty if there is none.
+    /// The same over its first line that is not blank, unpacked, as far as that stands in its first 64 KiB; empty if there
+    /// is none.
     pub first_line: String,
 }
 
@@ -78,10 +79,10 @@ impl Fingerprint {
     }
 }
 
-/// None for an input that is empty, or damaged: whoever reads it says so.
+/// None for an input that is empty, or damaged: whoever reads it says so. Of a long line, what stands in the first 64 KiB.
 fn first_line(input: &InputFile) -> Option<String> {
-    let block = LineReader::open(input, Arc::default()).ok()?.next_block(Vec::new()).ok()??;
-    let (_, line) = lines(&block).next()?;
+    let head = LineReader::open(input, Arc::default()).ok()?.head(ENDS).ok()?;
+    let line = head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).find(|line| !line.is_empty())?;
     Some(hex(&Sha256::digest(line)))
 }
 
@@ -168,9 +169,11 @@ impl Progress {
         }
         let mut seen = false;
         for alike in &self.alike {
-            let folder = alike.rsplit_once('/').map_or(alike.as_str(), |(f, _)| f);
-            seen |= !store.list_all(&store.path(folder)?).await?.is_empty();
+            // Recorded first: of two that begin at the same moment, at least one finds the other's record.
             seen |= self.record(alike).await? == Put::Exists;
+            let folder = alike.rsplit_once('/').map_or(alike.as_str(), |(f, _)| f);
+            let there = store.list_all(&store.path(folder)?).await?;
+            seen |= there.iter().any(|meta| store.relative(&meta.location) != alike);
         }
         Ok(if seen { Plan::Again(offset) } else { Plan::Fresh })
     }

@@ -157,6 +157,16 @@ impl LineReader {
         Ok(LineReader { shown, inner, rest: Vec::new(), line: 1, offset: 0, ended: false })
     }
 
+    /// The first bytes of the unpacked input, at most so many; nothing else may be read of it then.
+    ///
+    /// # Errors
+    /// The system's, a damaged archive.
+    pub fn head(mut self, bytes: u64) -> Result<Vec<u8>> {
+        let mut head = Vec::new();
+        let read = self.inner.by_ref().take(bytes).read_to_end(&mut head);
+        read.map(|_| head).map_err(|e| self.broken(e))
+    }
+
     /// The next block; `None` at the end. A last line without its end counts. `buffer` is one of an earlier block, or
     /// empty: memory that was used before need not be cleared again.
     ///

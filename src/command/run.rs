@@ -216,11 +216,13 @@ impl Service<'_> {
                 }
                 _ = look.tick() => {
                     self.show(&source, &port);
-                    let view = port.view().borrow().clone();
-                    let before = std::mem::replace(&mut stored, rows_of(&view.summary));
-                    let well = view.store_answers && !view.stuck.contains(&true);
-                    lost_since =
-                        if well || stored > before { None } else { lost_since.or(Some(Instant::now())) };
+                    let (well, rows) = {
+                        let view = port.view();
+                        let view = view.borrow();
+                        (view.store_answers && !view.stuck.contains(&true), rows_of(&view.summary))
+                    };
+                    let more = std::mem::replace(&mut stored, rows) < rows;
+                    lost_since = if well || more { None } else { lost_since.or(Some(Instant::now())) };
                     if let (Some(since), Some(limit), None) = (lost_since, self.give_up, &failure)
                         && since.elapsed() >= limit
                     {

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::event::catalog::Catalog;
 use crate::event::json;
 use crate::layout::row::IdentityKey;
-use crate::layout::{Format, Layout, Layouts};
+use crate::layout::{Layout, Layouts};
 use crate::pipeline::attest::Proof;
 use crate::pipeline::decode::{Route, Rules};
 use crate::pipeline::suspects::Program;
@@ -238,11 +238,10 @@ impl Setup {
     /// # Errors
     /// Stores that cannot be opened.
     pub fn pipeline_with(&self, settings: Settings, key: IdentityKey) -> Result<(Pipeline, Port)> {
-        let is_blob = |layout: &u16| self.layouts.get(*layout).format == Format::Blob;
-        let archives = settings.consumers.iter().any(|c| c.layouts.iter().any(is_blob));
         let mut shelf = Shelf::new(self.archive()?);
         // The registration proves the lake, and nothing else.
-        if archives && settings.redelivers && self.config.archive.location.is_some() {
+        let elsewhere = self.config.archive.location.is_some();
+        if elsewhere && settings.redelivers && settings.archives(&self.layouts) {
             shelf = shelf.unproven();
         }
         Ok(Pipeline::new(Parts {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::problem::{Problem, in_order, nearest, refuse};
 use super::{Config, Consumer, ROLL};
 use crate::error::Result;
+use crate::event::json;
 use crate::layout::pattern::{Pattern, topic_matches};
 use crate::layout::{Format, Layout, Layouts, QUARANTINE, Roll};
 use crate::units::{format_bytes, format_count, format_duration};
@@ -137,14 +138,11 @@ impl Found<'_> {
                         allow the process three times max_body more, or lower max_body";
             self.warning(&key, what, hint);
         }
-        let index = 28 * limits.max_values as u64;
+        let index = (json::VALUE * limits.max_values) as u64;
         if index > limits.memory / 2 {
             let what = format!("the index of one body may take {} beside limits.memory", format_bytes(index));
-            self.warning(
-                "limits.max_values",
-                what,
-                "28 bytes for a value: lower max_values, or raise memory",
-            );
+            let hint = format!("{} bytes for a value: lower max_values, or raise memory", json::VALUE);
+            self.warning("limits.max_values", what, &hint);
         }
     }
 

@@ -47,9 +47,12 @@ struct Node {
 pub struct Limits {
     /// Most levels of arrays and objects within each other.
     pub max_depth: usize,
-    /// Most values. Each takes 28 bytes of memory, and two bytes of a body are enough for one.
+    /// Most values. Each takes [`VALUE`] bytes of memory, and two bytes of a body are enough for one.
     pub max_values: usize,
 }
+
+/// Bytes of memory that a value of a body takes while the body is decoded.
+pub const VALUE: usize = size_of::<Node>();
 
 /// True if a body may have so many values that their index is no small matter: more than 65,536.
 pub fn is_rich(body: &[u8]) -> bool {

@@ -144,7 +144,13 @@ impl Decoder {
             block.counts.deliveries += 1;
             block.counts.bytes += delivery.body.len() as u64;
             block.counts.flagged += u64::from(delivery.flagged);
+            let rich = is_rich(delivery.body);
+            let alone = rich.then(|| RICH.lock().unwrap_or_else(PoisonError::into_inner));
             self.delivery(&rules, &mut scanner, delivery, now, &mut block);
+            if rich {
+                scanner = Scanner::default();
+            }
+            drop(alone);
             let added = (block.rows.len() + block.blobs.len() - before) as u32;
             match block.tags.last_mut() {
                 Some((tag, count)) if *tag == delivery.tag => *count += added,
@@ -182,22 +188,6 @@ impl Decoder {
         }
         #[cfg(debug_assertions)]
         super::mishap::befall(delivery.body);
-        let rich = is_rich(delivery.body);
-        let _alone = rich.then(|| RICH.lock().unwrap_or_else(PoisonError::into_inner));
-        self.body(rules, scanner, delivery, now, block);
-        if rich {
-            *scanner = Scanner::default();
-        }
-    }
-
-    fn body(
-        &mut self,
-        rules: &Rules,
-        scanner: &mut Scanner,
-        delivery: Received<'_>,
-        now: Micros,
-        block: &mut Block,
-    ) {
         let transport = Properties::transport(delivery.properties);
         let event = read(rules, scanner, delivery.body, transport);
         match event {

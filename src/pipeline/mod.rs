@@ -117,6 +117,14 @@ pub enum Rule {
     Budget,
 }
 
+impl Settings {
+    /// True if anything that is consumed goes to the archive.
+    pub fn archives(&self, layouts: &Layouts) -> bool {
+        let is_blob = |layout: &u16| layouts.get(*layout).format == Format::Blob;
+        self.consumers.iter().any(|c| c.layouts.iter().any(is_blob))
+    }
+}
+
 /// What the outside sees of the loop, for health and progress.
 #[derive(Debug, Clone, Default)]
 pub struct View {
@@ -282,8 +290,7 @@ impl Pipeline {
 
     /// A chain, if anything here is archived and there is a key to sign with.
     fn attestor(&self, writer: &str) -> Option<Attestor> {
-        let archives = |l: &u16| self.parts.layouts.get(*l).format == Format::Blob;
-        let wanted = self.settings.consumers.iter().any(|c| c.layouts.iter().any(archives));
+        let wanted = self.settings.archives(&self.parts.layouts);
         let proof = self.parts.proof.clone().filter(|_| wanted)?;
         Some(Attestor::new(proof, writer, self.parts.clock.now()))
     }

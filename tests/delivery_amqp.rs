@@ -470,6 +470,35 @@ async fn an_outage_spends_one_delivery(of: impl Fn(&Site) -> PathBuf) {
     all_landed(&site, &mut process, 50).await;
 }
 
+/// What one replica gives back, another that has room leaves with the broker: it would only give it back once more.
+#[tokio::test(flavor = "multi_thread")]
+async fn so_does_one_that_several_replicas_meet() {
+    let (broker, channel) = broker().await;
+    let limits = "[limits]\nhold = \"40s\"\nput_deadline = \"1s\"\n[roll]\nage = \"12s\"";
+    let site = Site::new(&broker.url(), "consumers = 2", limits);
+    let mut first = site.start(&["--only", "data_lake"]);
+    consumed(&broker).await;
+    publish(&channel, EXCHANGE, (0..8).map(risk)).await;
+    let mut second = site.start(&["--only", "data_lake"]);
+    let writers = site.lake().join("_lakehead/writers");
+    eventually("two writers", SOON, async || fs::read_dir(&writers).is_ok_and(|w| w.count() == 2)).await;
+    let (place, aside) = (site.lake(), site.dir.path().join("aside"));
+    fs::rename(&place, &aside).expect("moved");
+    fs::write(&place, "").expect("written");
+    assert!(!aside.join("risk_evaluations").exists(), "12 s were over before the second replica had started");
+    eventually("the messages to come back", SOON * 2, async || ready(&broker.url(), QUEUE).await == Some(8))
+        .await;
+    // Longer than the second one would keep them.
+    tokio::time::sleep(Duration::from_secs(45)).await;
+    assert_eq!(ready(&broker.url(), QUEUE).await, Some(8), "{}\n{}", first.log_tail(), second.log_tail());
+    let counts = returned_of_all(&channel, 8).await;
+    assert_eq!(counts, [1; 8], "{}\n{}", first.log_tail(), second.log_tail());
+    fs::remove_file(&place).expect("removed");
+    fs::rename(&aside, &place).expect("moved");
+    all_landed(&site, &mut first, 8).await;
+    terminate(&mut second);
+}
+
 /// The lake of a service is a disk of its own, and gets full: nothing is acknowledged until there is room again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_waited_for() {

@@ -24,6 +24,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often deaths of writers are counted: it takes a listing, and they count for an hour.
 const COUNT: Duration = Duration::from_secs(50);
 
+/// A store that has not taken a put for so long is away; a quarter of `limits.hold` where that is shorter.
+const AWAY: Duration = Duration::from_secs(60);
+
 /// How often a store that does not take puts is asked again.
 const PROBE: Duration = Duration::from_secs(5);
 
@@ -54,6 +57,8 @@ pub(super) struct Loop {
     returned: usize,
     /// Whether the store took the last put.
     answers: bool,
+    /// Since when it does not.
+    silent_since: Option<Instant>,
     /// Whether it is being asked.
     refreshing: bool,
     /// Writers that died lately.
@@ -95,6 +100,7 @@ impl Loop {
             stopping: None,
             returned: 0,
             answers: true,
+            silent_since: None,
             refreshing: false,
             deaths,
             blobs: 0,
@@ -136,6 +142,7 @@ impl Loop {
                 _ = tick.tick() => {
                     ticked = true;
                     self.state.tick(self.pipeline.parts.clock.now());
+                    self.rest();
                 }
                 _ = refresh.tick() => self.refresh(),
                 _ = count.tick() => self.count_deaths(),
@@ -180,6 +187,19 @@ impl Loop {
             }
         }
         self.finish().await
+    }
+
+    /// Takes in nothing new while the store is away for long: what other replicas give back stays with the broker.
+    fn rest(&mut self) {
+        if self.answers {
+            self.silent_since = None;
+            return self.state.wake();
+        }
+        let settings = &self.pipeline.settings;
+        let since = *self.silent_since.get_or_insert_with(Instant::now);
+        if settings.redelivers && since.elapsed() >= AWAY.min(settings.hold / 4) {
+            self.state.rest();
+        }
     }
 
     /// False while memory is short and something is landing that will free it.

@@ -47,6 +47,9 @@ pub enum Command {
     Settle(Vec<Settle>),
     /// Take in nothing new; what was received is still decoded, sent, and settled. Answer with `Ended`.
     Cancel,
+    /// The store is away: take in nothing new, as with `Cancel`. The channel is closed once everything is settled, and
+    /// another may follow.
+    Rest,
     /// Close the channel, now; answer with `Closed`. `Hold`: receipts were kept for as long as they may; do not consume
     /// again before [`super::Port::store_answers`] says so.
     Close(Close),
@@ -59,6 +62,8 @@ pub enum Close {
     Hold,
     /// The writer was closed by another and starts anew.
     Fenced,
+    /// It has rested, and the store answers again.
+    Rested,
     /// Everything is settled, or time is up.
     Done,
 }

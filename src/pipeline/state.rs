@@ -19,6 +19,7 @@ use super::land::Landing;
 use super::lanes::{Lane, Lanes};
 use super::port::{Close, Command, Opened};
 use super::{Settings, Summary};
+use crate::batch::encode::Rolled;
 use crate::batch::identities::Identities;
 use crate::batch::receipts::{ChannelId, Ledger, Receipt, Settle};
 use crate::clock::Micros;
@@ -35,6 +36,8 @@ struct Channel {
     unsent: Vec<Settle>,
     /// Nothing more will come through it.
     ended: bool,
+    /// It was told to take in nothing new.
+    resting: bool,
     /// It was told to close.
     closing: bool,
 }
@@ -168,6 +171,7 @@ impl State {
             ledger: Ledger::new(o.channel),
             unsent: Vec::new(),
             ended: false,
+            resting: false,
             closing: false,
         };
         if o.channel <= self.given_up {
@@ -256,6 +260,35 @@ impl State {
         for c in self.channels.values_mut() {
             c.closing |= matches!(command, Command::Close(_));
             send(c, command.clone());
+        }
+    }
+
+    /// The store is away: channels take in nothing new. What another process gives back would be given back once more.
+    pub fn rest(&mut self) {
+        let resting = self.channels.values().any(|c| c.resting);
+        for c in self.channels.values_mut().filter(|c| !c.resting && !c.closing && !c.ended) {
+            c.resting = true;
+            send(c, Command::Rest);
+        }
+        if !resting && self.channels.values().any(|c| c.resting) {
+            tracing::warn!(
+                unacked = self.unacked(),
+                "the store is away: taking in nothing new until it answers"
+            );
+        }
+    }
+
+    /// The store answers: channels that rest are closed once they hold nothing, and others may follow.
+    pub fn wake(&mut self) {
+        if !self.channels.values().any(|c| c.resting && !c.closing) {
+            return;
+        }
+        self.seal_all(Rolled::Prefetch);
+        for c in self.channels.values_mut().filter(|c| c.resting && c.ended && !c.closing) {
+            if c.ledger.unspent() == 0 && c.unsent.is_empty() {
+                c.closing = true;
+                send(c, Command::Close(Close::Rested));
+            }
         }
     }
 

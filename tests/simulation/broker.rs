@@ -3,8 +3,8 @@
 //! Deliveries and settlements take their time on the wire, in order per channel. A channel may be lost (its owner
 //! hears of it), go silent (half-open: the broker has returned its messages, its owner hears nothing), or stay open
 //! though the broker returned what it held (a node link that blipped; the consumer timeout of 4.3 cancels as well).
-//! Settlements that came shortly before the end of a channel may be forgotten. A message that its owners gave back of
-//! themselves too often is dropped, as a delivery limit does; what others do to them does not count here.
+//! Settlements that came shortly before the end of a channel may be forgotten. A message that came back too often is
+//! dropped, as a delivery limit does; versions differ in what they count.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -21,8 +21,45 @@ pub struct Message {
     pub deliveries: u32,
     /// When it was delivered last.
     pub delivered_at: u64,
-    /// How often an owner gave it back of itself.
-    pub given_back: u32,
+    /// How often it came back and the limit counted it.
+    pub failed: u32,
+}
+
+/// How a message comes back to the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parting {
+    /// Its owner rejects it.
+    GivenBack,
+    /// Its owner closes the channel.
+    Closed,
+    /// The channel ends otherwise.
+    Lost,
+    /// It was held for too long.
+    TimedOut,
+    /// The broker took it back, and the channel goes on.
+    Blip,
+}
+
+/// What a delivery limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counts {
+    /// What owners do of themselves. No broker does this: it shows how much of a limit they spend.
+    Own,
+    /// Everything: RabbitMQ 3.10 and 4.0.
+    All,
+    /// Ends of channels: 4.3.
+    Ends,
+}
+
+impl Counts {
+    /// Whether a parting counts.
+    pub fn counts(self, parting: Parting) -> bool {
+        match self {
+            Counts::Own => matches!(parting, Parting::GivenBack | Parting::Closed),
+            Counts::All => true,
+            Counts::Ends => matches!(parting, Parting::Closed | Parting::Lost | Parting::Blip),
+        }
+    }
 }
 
 /// What a channel's owner receives.
@@ -69,7 +106,7 @@ struct Channel {
 }
 
 /// The broker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Broker {
     queue: VecDeque<Message>,
     channels: BTreeMap<u64, Channel>,
@@ -78,13 +115,27 @@ pub struct Broker {
     pub consumer_timeout: u64,
     /// True: the timeout of 4.3, which returns and cancels; false: it closes the channel.
     pub timeout_cancels: bool,
+    /// How often a message may come back.
+    pub limit: u32,
+    pub counts: Counts,
 }
 
 /// Most milliseconds on the wire, usually.
 const WIRE: u64 = 30;
 
-/// How often owners may give a message back: the limit of quorum queues of 4.x.
-const LIMIT: u32 = 20;
+impl Default for Broker {
+    fn default() -> Broker {
+        Broker {
+            queue: VecDeque::new(),
+            channels: BTreeMap::new(),
+            opened: 0,
+            consumer_timeout: 1_800_000,
+            timeout_cancels: false,
+            limit: 20,
+            counts: Counts::All,
+        }
+    }
+}
 
 /// What was settled less than so many milliseconds before its channel ended may be forgotten.
 const FORGETS: u64 = 300;
@@ -97,7 +148,7 @@ impl World {
             flagged: false,
             deliveries: 0,
             delivered_at: 0,
-            given_back: 0,
+            failed: 0,
         });
         self.dispatch();
     }
@@ -222,7 +273,7 @@ impl World {
                     if self.chance.odds(500) {
                         self.dispatch();
                     }
-                    self.given_back(message);
+                    self.comes_back(message, Parting::GivenBack);
                 }
                 None if c.returned.contains(&tag) => {}
                 None => {
@@ -234,29 +285,29 @@ impl World {
                 self.frame(id, Frame::CancelOk);
             }
             Request::Close => {
-                for (message, _) in std::mem::take(&mut c.unacked).into_values().rev() {
-                    self.given_back(message);
-                }
+                self.return_all(id, Parting::Closed);
                 self.end(id);
             }
         }
         self.dispatch();
     }
 
-    /// An owner does not want a message; at the limit, nobody gets it any more.
-    fn given_back(&mut self, message: Message) {
-        let message = Message { flagged: true, given_back: message.given_back + 1, ..message };
-        if message.given_back > LIMIT {
-            self.ledger
-                .violation(format!("message {} was given back {LIMIT} times, and is dropped", message.id));
-        } else {
-            self.broker.queue.push_front(message);
+    /// A message comes back, flagged; beyond the limit, nobody gets it any more.
+    fn comes_back(&mut self, message: Message, parting: Parting) {
+        let failed = message.failed + u32::from(self.broker.counts.counts(parting));
+        if failed <= self.broker.limit {
+            self.broker.queue.push_front(Message { flagged: true, failed, ..message });
+            return;
+        }
+        self.note(format_args!("message {} came back {failed} times, and is dropped", message.id));
+        if !self.ledger.is_stored(message.id) {
+            self.ledger.violation(format!("message {} came back {failed} times, and is lost", message.id));
         }
     }
 
     /// A channel is no more.
     fn end(&mut self, id: u64) {
-        self.return_all(id);
+        self.return_all(id, Parting::Lost);
         let Some(c) = self.broker.channels.remove(&id) else { return };
         if self.faults && self.chance.odds(300) {
             let now = self.now;
@@ -270,12 +321,12 @@ impl World {
     }
 
     /// Returns what a channel holds, in order, flagged.
-    fn return_all(&mut self, id: u64) {
+    fn return_all(&mut self, id: u64, parting: Parting) {
         let Some(c) = self.broker.channels.get_mut(&id) else { return };
         let held = std::mem::take(&mut c.unacked);
         c.returned.extend(held.keys());
         for (message, _) in held.into_values().rev() {
-            self.broker.queue.push_front(Message { flagged: true, ..message });
+            self.comes_back(message, parting);
         }
     }
 
@@ -296,7 +347,7 @@ impl World {
     /// A channel goes half-open: its messages go to others, and its owner hears of nothing for now.
     pub fn go_silent(&mut self, id: u64) {
         self.note(format_args!("channel {id} goes silent"));
-        self.return_all(id);
+        self.return_all(id, Parting::Lost);
         if let Some(c) = self.broker.channels.get_mut(&id) {
             c.silent = true;
         }
@@ -308,7 +359,7 @@ impl World {
     /// A node link blips: the channel's messages go to others, and it goes on as if nothing were.
     pub fn blip(&mut self, id: u64) {
         self.note(format_args!("channel {id} blips"));
-        self.return_all(id);
+        self.return_all(id, Parting::Blip);
         self.dispatch();
     }
 
@@ -337,13 +388,11 @@ impl World {
                 self.lose(id);
                 continue;
             }
+            c.returned.extend(&late);
+            let late: Vec<Message> =
+                late.into_iter().rev().filter_map(|tag| Some(c.unacked.remove(&tag)?.0)).collect();
+            late.into_iter().for_each(|message| self.comes_back(message, Parting::TimedOut));
             let c = self.broker.channels.get_mut(&id).expect("it was there just now");
-            for tag in late.into_iter().rev() {
-                if let Some((message, _)) = c.unacked.remove(&tag) {
-                    c.returned.insert(tag);
-                    self.broker.queue.push_front(Message { flagged: true, ..message });
-                }
-            }
             let cancelled = std::mem::replace(&mut c.consuming, false);
             self.note(format_args!("channel {id} was too slow: cancelled"));
             if cancelled {

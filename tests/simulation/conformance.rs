@@ -17,10 +17,11 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer
 use object_store::path::Path;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::broker::{Frame, Request};
+use super::broker::{Counts, Frame, Parting, Request};
 use super::ledger::{Kind, Ledger};
+use super::live;
 use super::store::FaultyStore;
-use super::support::{Azurite, Broker, Minio};
+use super::support::{Azurite, Broker, Minio, Options, TcpProxy};
 use super::world::{Shared, World};
 
 fn calm() -> Shared {
@@ -128,6 +129,45 @@ trait Queue {
     async fn ack(&mut self, channel: u8, tag: u64, multiple: bool);
     async fn nack(&mut self, channel: u8, tag: u64);
     async fn close(&mut self, channel: u8);
+    /// Its connection is lost.
+    async fn cut(&mut self, channel: u8);
+    /// What it holds is held for too long; true if it hears that its channel or its consumer is no more.
+    async fn outstays(&mut self, channel: u8) -> bool;
+}
+
+/// A delivery limit that is soon reached.
+const LIMIT: u64 = 2;
+
+/// The ways to part with a message that can be tried on one node.
+const PARTINGS: [Parting; 4] = [Parting::GivenBack, Parting::Closed, Parting::Lost, Parting::TimedOut];
+
+/// How often a message is delivered before the limit of its queue drops it; none if it is not.
+async fn deliveries(queue: &mut impl Queue, parting: Parting) -> Option<u64> {
+    queue.publish(1).await;
+    for before in 0..2 * LIMIT {
+        // What is given back comes again on the same channel.
+        let (again, tag) = if parting == Parting::GivenBack { (before > 0, before + 1) } else { (false, 1) };
+        if !again {
+            queue.open(1, 1).await;
+        }
+        let seen = queue.arrives(1).await;
+        if seen.is_empty() {
+            queue.close(1).await;
+            return Some(before);
+        }
+        assert_eq!(seen, [(1, tag, before > 0)], "{parting:?}");
+        match parting {
+            Parting::GivenBack => queue.nack(1, tag).await,
+            Parting::Closed => queue.close(1).await,
+            Parting::Lost => queue.cut(1).await,
+            Parting::TimedOut => {
+                assert!(queue.outstays(1).await, "its owner hears of it");
+                queue.close(1).await;
+            }
+            Parting::Blip => unreachable!("it takes two nodes"),
+        }
+    }
+    None
 }
 
 async fn hands_over_as_promised(queue: &mut impl Queue) {
@@ -201,48 +241,71 @@ impl Queue for Fake {
         world.request(self.channels[&channel].0, Request::Close);
         world.advance(1_000);
     }
-}
 
-struct Real {
-    connection: Connection,
-    queue: &'static str,
-    publisher: Channel,
-    channels: BTreeMap<u8, (Channel, Consumer)>,
-}
+    async fn cut(&mut self, channel: u8) {
+        let mut world = self.world.lock();
+        world.lose(self.channels[&channel].0);
+        world.advance(1_000);
+    }
 
-impl Real {
-    async fn connect(url: &str, queue: &'static str, kind: &str) -> Real {
-        let connection =
-            Connection::connect(url, ConnectionProperties::default()).await.expect("a connection");
-        let publisher = connection.create_channel().await.expect("a channel");
-        let mut arguments = FieldTable::default();
-        arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
-        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        publisher.queue_declare(queue.into(), options, arguments).await.expect("a queue");
-        Real { connection, queue, publisher, channels: BTreeMap::new() }
+    async fn outstays(&mut self, channel: u8) -> bool {
+        let mut world = self.world.lock();
+        let long = world.broker.consumer_timeout + 1_000;
+        world.advance(long);
+        world.time_out();
+        world.advance(1_000);
+        drop(world);
+        let (_, frames) = self.channels.get_mut(&channel).expect("it is open");
+        matches!(frames.try_recv(), Ok(Frame::Closed | Frame::Cancelled))
     }
 }
 
-impl Queue for Real {
+struct Real<'b> {
+    broker: &'b Broker,
+    queue: String,
+    publisher: Channel,
+    /// Before the broker, for the channels.
+    proxy: TcpProxy,
+    /// Each has a connection of its own.
+    channels: BTreeMap<u8, (Connection, Channel, Consumer)>,
+}
+
+impl<'b> Real<'b> {
+    async fn declare(broker: &'b Broker, queue: String, kind: &str, limit: Option<i64>) -> Real<'b> {
+        let publisher = live::channel(&broker.url()).await;
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
+        if let Some(limit) = limit {
+            arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(limit));
+        }
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        publisher.queue_declare(queue.as_str().into(), options, arguments).await.expect("a queue");
+        let proxy = TcpProxy::start(&broker.address());
+        Real { broker, queue, publisher, proxy, channels: BTreeMap::new() }
+    }
+}
+
+impl Queue for Real<'_> {
     async fn publish(&mut self, message: usize) {
-        let body = message.to_string();
-        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
-        let sent =
-            self.publisher.basic_publish("".into(), self.queue.into(), options, body.as_bytes(), properties);
+        let (body, properties) = (message.to_string(), BasicProperties::default());
+        let (options, to) = (BasicPublishOptions::default(), self.queue.as_str());
+        let sent = self.publisher.basic_publish("".into(), to.into(), options, body.as_bytes(), properties);
         sent.await.expect("published");
     }
 
     async fn open(&mut self, channel: u8, prefetch: u16) {
-        let opened = self.connection.create_channel().await.expect("a channel");
+        let url = self.broker.url_through(self.proxy.port());
+        let connection = Connection::connect(&url, ConnectionProperties::default()).await.expect("accepted");
+        let opened = connection.create_channel().await.expect("a channel");
         opened.basic_qos(prefetch, BasicQosOptions::default()).await.expect("qos");
         let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
-        let consumer = opened.basic_consume(self.queue.into(), "".into(), options, none);
+        let consumer = opened.basic_consume(self.queue.as_str().into(), "".into(), options, none);
         let consumer = consumer.await.expect("a consumer");
-        self.channels.insert(channel, (opened, consumer));
+        self.channels.insert(channel, (connection, opened, consumer));
     }
 
     async fn arrives(&mut self, channel: u8) -> Vec<Seen> {
-        let (_, consumer) = self.channels.get_mut(&channel).expect("it is open");
+        let (_, _, consumer) = self.channels.get_mut(&channel).expect("it is open");
         let mut seen = Vec::new();
         while let Ok(Some(delivery)) = tokio::time::timeout(Duration::from_secs(2), consumer.next()).await {
             let delivery = delivery.expect("a delivery");
@@ -253,17 +316,33 @@ impl Queue for Real {
     }
 
     async fn ack(&mut self, channel: u8, tag: u64, multiple: bool) {
-        self.channels[&channel].0.basic_ack(tag, BasicAckOptions { multiple }).await.expect("acknowledged");
+        self.channels[&channel].1.basic_ack(tag, BasicAckOptions { multiple }).await.expect("acknowledged");
     }
 
     async fn nack(&mut self, channel: u8, tag: u64) {
         let options = BasicNackOptions { multiple: false, requeue: true };
-        self.channels[&channel].0.basic_nack(tag, options).await.expect("given back");
+        self.channels[&channel].1.basic_nack(tag, options).await.expect("given back");
     }
 
     async fn close(&mut self, channel: u8) {
-        self.channels[&channel].0.close(200, "OK".into()).await.expect("closed");
+        let (connection, opened, _) = self.channels.remove(&channel).expect("it is open");
+        // The broker may have closed it.
+        let _ = opened.close(200, "OK".into()).await;
+        let _ = connection.close(200, "OK".into()).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+
+    async fn cut(&mut self, channel: u8) {
+        self.proxy.cut();
+        self.channels.remove(&channel);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+
+    async fn outstays(&mut self, channel: u8) -> bool {
+        let (_, _, consumer) = self.channels.get_mut(&channel).expect("it is open");
+        // A consumer that is cancelled ends; one whose channel is closed ends with the reason.
+        let end = tokio::time::timeout(Duration::from_secs(60), consumer.next()).await;
+        matches!(end, Ok(None | Some(Err(_))))
     }
 }
 
@@ -275,7 +354,48 @@ async fn the_fake_broker_hands_over_as_promised() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rabbitmq_hands_over_as_promised() {
     let broker = tokio::task::spawn_blocking(Broker::start).await.expect("it starts");
-    for (queue, kind) in [("conformance-classic", "classic"), ("conformance-quorum", "quorum")] {
-        hands_over_as_promised(&mut Real::connect(&broker.url(), queue, kind).await).await;
+    for kind in ["classic", "quorum"] {
+        let queue = format!("conformance-{kind}");
+        hands_over_as_promised(&mut Real::declare(&broker, queue, kind, None).await).await;
+    }
+}
+
+/// Whatever becomes of a message, its limit counts what it is said to count.
+async fn counts(queue: &mut impl Queue, counts: Counts, parting: Parting) {
+    let all = Some(LIMIT + 1).filter(|_| counts.counts(parting));
+    assert_eq!(deliveries(queue, parting).await, all, "{counts:?}, {parting:?}");
+}
+
+#[tokio::test]
+async fn the_fake_broker_counts_deliveries() {
+    for version in [Counts::All, Counts::Ends] {
+        for parting in PARTINGS {
+            let world = calm();
+            {
+                let broker = &mut world.lock().broker;
+                broker.limit = LIMIT as u32;
+                (broker.counts, broker.timeout_cancels) = (version, version == Counts::Ends);
+            }
+            counts(&mut Fake { world, channels: BTreeMap::new() }, version, parting).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rabbitmq_counts_deliveries() {
+    let options = Options { conf: "consumer_timeout = 3000".into(), ..Options::default() };
+    let broker = tokio::task::spawn_blocking(move || {
+        let broker = Broker::with(&options);
+        // Channels look for timeouts at their tick, once a minute by default.
+        broker.ctl(&["eval", "application:set_env(rabbit, channel_tick_interval, 1000)."]);
+        broker
+    });
+    let broker = broker.await.expect("it starts");
+    let version: Vec<u32> = broker.version().split('.').filter_map(|part| part.parse().ok()).collect();
+    let version = if version < vec![4, 3] { Counts::All } else { Counts::Ends };
+    for parting in PARTINGS {
+        let queue = format!("conformance-{parting:?}").to_lowercase();
+        let mut queue = Real::declare(&broker, queue, "quorum", Some(LIMIT as i64)).await;
+        counts(&mut queue, version, parting).await;
     }
 }

@@ -49,6 +49,8 @@ pub struct Deployment {
     pub kinds: Arc<Vec<Kind>>,
     /// Bytes by which bodies are larger than they must be.
     pub padding: usize,
+    /// Deliveries in a bundle, at most.
+    pub bundle: usize,
 }
 
 /// The identity key; any will do.
@@ -180,7 +182,8 @@ async fn consume(process: usize, deployment: Deployment, port: Port) {
             End::Stopped => return,
             End::Again { hold: true } => until(&port, |v| v.may_consume(0)).await,
             End::Again { hold: false } => {}
-            End::Lost => {
+            End::Lost { hold: true } => until(&port, |v| v.may_consume(0)).await,
+            End::Lost { hold: false } => {
                 let wait = deployment.world.lock().chance.within(10, 3_000);
                 tokio::time::sleep(Duration::from_millis(wait)).await;
             }
@@ -191,7 +194,7 @@ async fn consume(process: usize, deployment: Deployment, port: Port) {
 enum End {
     Stopped,
     Again { hold: bool },
-    Lost,
+    Lost { hold: bool },
 }
 
 struct Flow<'f> {
@@ -205,12 +208,10 @@ struct Flow<'f> {
     decoding: Option<Pin<Box<Sleep>>>,
     outbox: VecDeque<Input>,
     cancelling: bool,
+    resting: bool,
     cancelled: bool,
     ended: bool,
 }
-
-/// Deliveries in a bundle.
-pub const BUNDLE: usize = 8;
 
 impl Flow<'_> {
     async fn run(process: usize, deployment: &Deployment, port: &Port) -> End {
@@ -236,6 +237,7 @@ impl Flow<'_> {
             decoding: None,
             outbox: VecDeque::new(),
             cancelling: false,
+            resting: false,
             cancelled: false,
             ended: false,
         };
@@ -289,7 +291,7 @@ impl Flow<'_> {
     fn decode(&mut self) {
         self.decoding = None;
         let Some((_, _, received_at)) = self.intake.front().copied() else { return };
-        let taken: Vec<_> = self.intake.drain(..BUNDLE.min(self.intake.len())).collect();
+        let taken: Vec<_> = self.intake.drain(..self.deployment.bundle.min(self.intake.len())).collect();
         let deliveries: Vec<Delivery> = taken
             .into_iter()
             .map(|(message, tag, _)| Delivery {
@@ -322,11 +324,11 @@ impl Flow<'_> {
                 self.cancelled = true;
                 None
             }
-            Some(Frame::Cancelled) if self.cancelling => {
+            Some(Frame::Cancelled) if self.cancelling || self.resting => {
                 self.cancelled = true;
                 None
             }
-            Some(Frame::Closed | Frame::Cancelled) | None => Some(End::Lost),
+            Some(Frame::Closed | Frame::Cancelled) | None => Some(End::Lost { hold: self.resting }),
         }
     }
 
@@ -335,6 +337,11 @@ impl Flow<'_> {
             Command::Settle(settle) => settle.into_iter().find_map(|one| self.settle(one)),
             Command::Cancel => {
                 self.cancelling = true;
+                self.request(Request::Cancel);
+                None
+            }
+            Command::Rest => {
+                self.resting = true;
                 self.request(Request::Cancel);
                 None
             }
@@ -348,7 +355,9 @@ impl Flow<'_> {
             Settle::UpTo(tag) => self.request(Request::Ack { tag, multiple: true }),
             Settle::One(tag) => self.request(Request::Ack { tag, multiple: false }),
             // Only the end of the channel gives back what a cancelled consumer held.
-            Settle::Return(_) if self.cancelling => return Some(End::Again { hold: false }),
+            Settle::Return(_) if self.cancelling || self.resting => {
+                return Some(End::Again { hold: self.resting });
+            }
             Settle::Return(tag) => self.request(Request::Nack { tag }),
         }
         None

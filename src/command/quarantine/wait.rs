@@ -167,7 +167,7 @@ impl<'p> Waiting<'p> {
                 }
                 Ok(())
             }
-            Some(Command::Cancel) => Ok(()),
+            Some(Command::Cancel | Command::Rest) => Ok(()),
             Some(Command::Close(_)) | None => Err(gone()),
         }
     }

@@ -114,6 +114,8 @@ struct Flow<'f> {
     /// When it was asked for.
     settled_at: Option<Instant>,
     cancelling: bool,
+    /// The store is away: its consumers are cancelled, and it holds what it has.
+    resting: bool,
     /// Its consumers are cancelled, and when it is over the channel gives back what it holds.
     giving_back: Option<Pin<Box<Sleep>>>,
     ended: bool,
@@ -171,6 +173,7 @@ impl<'f> Flow<'f> {
             settling: None,
             settled_at: None,
             cancelling: false,
+            resting: false,
             giving_back: None,
             ended: false,
             beat: None,
@@ -191,7 +194,7 @@ impl<'f> Flow<'f> {
         };
         self.beat = None;
         self.feed.remember(self.window.mean());
-        let holds = self.giving_back.is_some() || matches!(end, End::Again { hold: true });
+        let holds = self.resting || self.giving_back.is_some() || matches!(end, End::Again { hold: true });
         // The client library writes requests that have an answer before those that have none: a close would overtake
         // the last acknowledgements, and what they settle would come again.
         if let (Some(at), End::Stopped | End::Again { .. }) = (self.settled_at, &end) {
@@ -303,10 +306,13 @@ impl<'f> Flow<'f> {
         match opened {
             Ok(consumer) => {
                 self.consumers.push(consumer);
+                if self.is_closing() {
+                    return self.cancel();
+                }
                 if self.beat.is_none() {
                     self.beat = Some(self.feed.pulse.beat());
                 }
-                if self.is_closing() { self.cancel() } else { None }
+                None
             }
             Err(e) => Some(End::Lost(refused(e, &self.feed.topology.queue))),
         }
@@ -363,12 +369,18 @@ impl<'f> Flow<'f> {
         match command {
             Command::Settle(settle) => settle.into_iter().find_map(|one| self.settle(one)),
             Command::Cancel => {
+                let cancelled = self.is_closing();
                 self.cancelling = true;
+                if cancelled { None } else { self.cancel() }
+            }
+            Command::Rest => {
+                self.resting = true;
+                self.beat = None;
                 self.cancel()
             }
             Command::Close(Close::Done) => Some(End::Stopped),
-            Command::Close(Close::Fenced) => Some(End::Again { hold: false }),
-            Command::Close(Close::Hold) if self.cancelling => Some(End::Again { hold: true }),
+            Command::Close(Close::Fenced | Close::Rested) => Some(End::Again { hold: false }),
+            Command::Close(Close::Hold) if self.cancelling || self.resting => Some(End::Again { hold: true }),
             Command::Close(Close::Hold) => {
                 self.giving_back = Some(Box::pin(tokio::time::sleep(FAREWELL)));
                 self.cancel()
@@ -388,7 +400,9 @@ impl<'f> Flow<'f> {
             Settle::UpTo(tag) => ack(tag, true),
             Settle::One(tag) => ack(tag, false),
             // Only the end of the channel gives back what a cancelled consumer held.
-            Settle::Return(_) if self.cancelling => return Some(End::Again { hold: false }),
+            Settle::Return(_) if self.cancelling || self.resting => {
+                return Some(End::Again { hold: self.resting });
+            }
             Settle::Return(tag) => {
                 let channel = self.channel.clone();
                 let options = BasicNackOptions { multiple: false, requeue: true };
@@ -404,7 +418,7 @@ impl<'f> Flow<'f> {
 
     /// True once its consumers are cancelled: nothing may be added to the channel.
     fn is_closing(&self) -> bool {
-        self.cancelling || self.giving_back.is_some()
+        self.cancelling || self.resting || self.giving_back.is_some()
     }
 
     /// Cancels every consumer; their streams end behind what the broker sent before.
@@ -458,7 +472,7 @@ impl<'f> Flow<'f> {
             }
         }
         let drained = self.consumers.is_empty() && self.opening.is_none() && self.intake.is_empty();
-        if self.cancelling && !self.ended && drained && self.decoding.is_none() {
+        if (self.cancelling || self.resting) && !self.ended && drained && self.decoding.is_none() {
             self.ended = true;
             self.outbox.push_back(Input::Ended(self.id));
         }

@@ -201,6 +201,8 @@ impl Feed<'_> {
                 command = commands.recv() => match command {
                     Some(Command::Settle(settle)) => self.settle(settle).await?,
                     Some(Command::Cancel) => self.cancelled = true,
+                    // A file waits.
+                    Some(Command::Rest) => {}
                     Some(Command::Close(_)) | None => return Ok(Ended::Stopped),
                 },
                 Some(done) = decoding.next(), if !decoding.is_empty() => {

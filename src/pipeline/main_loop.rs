@@ -35,7 +35,11 @@ const PROBE: Duration = Duration::from_secs(5);
 pub(super) enum Done {
     Landed(Box<Landed>),
     Shelved(Shelved),
-    Refreshed(bool),
+    /// Whether the lake and the archive take puts.
+    Refreshed {
+        lake: bool,
+        archive: bool,
+    },
     /// So many writers died lately.
     Counted(usize),
     Digest(crate::archive::Outcome),
@@ -57,7 +61,8 @@ pub(super) struct Loop {
     returned: usize,
     /// Whether the store took the last put.
     answers: bool,
-    /// Since when it does not.
+    /// Which of the stores did not when they were asked, lake and archive; and since when one of them does not.
+    away: (bool, bool),
     silent_since: Option<Instant>,
     /// Whether it is being asked.
     refreshing: bool,
@@ -100,6 +105,7 @@ impl Loop {
             stopping: None,
             returned: 0,
             answers: true,
+            away: (false, false),
             silent_since: None,
             refreshing: false,
             deaths,
@@ -189,17 +195,15 @@ impl Loop {
         self.finish().await
     }
 
-    /// Takes in nothing new while the store is away for long: what other replicas give back stays with the broker.
+    /// Takes in nothing new while a store is away for long: what other replicas give back stays with the broker.
     fn rest(&mut self) {
-        if self.answers {
-            self.silent_since = None;
-            return self.state.wake();
-        }
         let settings = &self.pipeline.settings;
-        let since = *self.silent_since.get_or_insert_with(Instant::now);
-        if settings.redelivers && since.elapsed() >= AWAY.min(settings.hold / 4) {
-            self.state.rest();
+        if !settings.redelivers {
+            return;
         }
+        self.silent_since = (!self.answers).then(|| self.silent_since.unwrap_or_else(Instant::now));
+        let long = self.silent_since.is_some_and(|since| since.elapsed() >= AWAY.min(settings.hold / 4));
+        self.flushing |= self.state.rest(long && self.away.0, long && self.away.1);
     }
 
     /// False while memory is short and something is landing that will free it.
@@ -275,7 +279,10 @@ impl Loop {
                     Shelved::Abandoned(layout) => self.state.blob_abandoned(layout),
                 }
             }
-            Ok(Done::Refreshed(answers)) => (self.answers, self.refreshing) = (answers, false),
+            Ok(Done::Refreshed { lake, archive }) => {
+                (self.answers, self.refreshing) = (lake && archive, false);
+                self.away = (!lake, !archive);
+            }
             Ok(Done::Counted(deaths)) => self.deaths = deaths,
             Ok(Done::Gone) => (self.state.fenced, self.refreshing) = (true, false),
             Err(e) => return Err(Error::bug("a task of the pipeline died").source(e)),
@@ -291,11 +298,11 @@ impl Loop {
         let (shore, shelf) = (Arc::clone(&self.shore), self.pipeline.parts.shelf.clone());
         self.jobs.spawn(async move {
             match shore.registry.keep().await {
-                Ok(true) => Done::Refreshed(shelf.takes_puts().await),
+                Ok(true) => Done::Refreshed { lake: true, archive: shelf.takes_puts().await },
                 Ok(false) => Done::Gone,
                 Err(e) => {
                     tracing::warn!(error = %e, "cannot refresh the registration");
-                    Done::Refreshed(false)
+                    Done::Refreshed { lake: false, archive: true }
                 }
             }
         });

@@ -36,10 +36,18 @@ struct Channel {
     unsent: Vec<Settle>,
     /// Nothing more will come through it.
     ended: bool,
-    /// It was told to take in nothing new.
-    resting: bool,
+    rest: Rest,
     /// It was told to close.
     closing: bool,
+}
+
+/// Whether a channel was told to take in nothing new, as the store is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    No,
+    Yes,
+    /// The store answers again, and what came through the channel was closed: it lands.
+    Over,
 }
 
 /// Ticks that something stored waits for what was delivered before it to be stored, too.
@@ -171,7 +179,7 @@ impl State {
             ledger: Ledger::new(o.channel),
             unsent: Vec::new(),
             ended: false,
-            resting: false,
+            rest: Rest::No,
             closing: false,
         };
         if o.channel <= self.given_up {
@@ -263,33 +271,36 @@ impl State {
         }
     }
 
-    /// The store is away: channels take in nothing new. What another process gives back would be given back once more.
-    pub fn rest(&mut self) {
-        let resting = self.channels.values().any(|c| c.resting);
-        for c in self.channels.values_mut().filter(|c| !c.resting && !c.closing && !c.ended) {
-            c.resting = true;
-            send(c, Command::Rest);
-        }
-        if !resting && self.channels.values().any(|c| c.resting) {
-            tracing::warn!(
-                unacked = self.unacked(),
-                "the store is away: taking in nothing new until it answers"
-            );
-        }
-    }
-
-    /// The store answers: channels that rest are closed once they hold nothing, and others may follow.
-    pub fn wake(&mut self) {
-        if !self.channels.values().any(|c| c.resting && !c.closing) {
-            return;
-        }
-        self.seal_all(Rolled::Prefetch);
-        for c in self.channels.values_mut().filter(|c| c.resting && c.ended && !c.closing) {
-            if c.ledger.unspent() == 0 && c.unsent.is_empty() {
-                c.closing = true;
-                send(c, Command::Close(Close::Rested));
+    /// While the lake is away, or the archive of a consumer, its channels take in nothing new: what another process gives
+    /// back would be given back once more. Afterwards they are closed as soon as they hold nothing, and others may follow.
+    /// True if something was closed for that.
+    pub fn rest(&mut self, lake_is_away: bool, archive_is_away: bool) -> bool {
+        let blobs: Vec<bool> = (0..self.layouts.all().len() as u16).map(|l| self.is_blob(l)).collect();
+        let archives = |c: &Channel| {
+            self.settings.consumers[c.consumer].layouts.iter().any(|layout| blobs[usize::from(*layout)])
+        };
+        let (mut told, mut lands) = (false, false);
+        for c in self.channels.values_mut().filter(|c| !c.closing) {
+            let away = lake_is_away || (archive_is_away && archives(c));
+            if away && c.rest == Rest::No && !c.ended && send(c, Command::Rest) {
+                (c.rest, told) = (Rest::Yes, true);
+            }
+            if !away && c.rest != Rest::No && c.ended {
+                lands |= c.rest == Rest::Yes;
+                c.rest = Rest::Over;
+                if c.ledger.unspent() == 0 && c.unsent.is_empty() {
+                    c.closing = send(c, Command::Close(Close::Rested));
+                }
             }
         }
+        if told {
+            let unacked = self.unacked();
+            tracing::warn!(unacked, "the store is away: taking in nothing new until it answers");
+        }
+        if lands {
+            self.seal_all(Rolled::Prefetch);
+        }
+        lands
     }
 
     /// Another writer closed this one: everything is given back, and a new writer begins.
@@ -390,11 +401,13 @@ fn text(bytes: &[u8], (from, to): (u32, u32)) -> &[u8] {
     &bytes[from as usize..to as usize]
 }
 
-fn send(channel: &Channel, command: Command) {
-    // Full: the source is not reading, and will find its channel closed. Gone: likewise.
-    if channel.commands.try_send(command).is_err() {
+/// True if the channel takes it. Full: the source is not reading, and will find its channel closed. Gone: likewise.
+fn send(channel: &Channel, command: Command) -> bool {
+    let taken = channel.commands.try_send(command).is_ok();
+    if !taken {
         tracing::debug!(channel = channel.ledger.channel(), "a channel takes no commands any more");
     }
+    taken
 }
 
 fn report(counts: &Counts, consumer: Option<&str>) {

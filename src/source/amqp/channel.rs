@@ -63,6 +63,9 @@ const SETTLING: Duration = Duration::from_millis(300);
 /// cancel theirs meanwhile. One that still consumed would be handed what this one returns, only to return it again.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// How often a channel without consumers looks whether its link is alive.
+const LINK: Duration = Duration::from_secs(1);
+
 /// How long deliveries gather once all that had come are taken: to wake up for each of them costs more than to decode it.
 const GATHER: Duration = Duration::from_millis(2);
 
@@ -114,8 +117,9 @@ struct Flow<'f> {
     /// When it was asked for.
     settled_at: Option<Instant>,
     cancelling: bool,
-    /// The store is away: its consumers are cancelled, and it holds what it has.
-    resting: bool,
+    /// The store is away: its consumers are cancelled, and it holds what it has. They would say that the link is lost; now
+    /// it is asked when this is over.
+    resting: Option<Pin<Box<Sleep>>>,
     /// Its consumers are cancelled, and when it is over the channel gives back what it holds.
     giving_back: Option<Pin<Box<Sleep>>>,
     ended: bool,
@@ -129,6 +133,7 @@ enum Event {
     Opened(lapin::Result<Consumer>),
     Gathered,
     GaveBack,
+    Rested,
     Received(usize, Option<lapin::Result<Delivery>>),
 }
 
@@ -173,7 +178,7 @@ impl<'f> Flow<'f> {
             settling: None,
             settled_at: None,
             cancelling: false,
-            resting: false,
+            resting: None,
             giving_back: None,
             ended: false,
             beat: None,
@@ -194,7 +199,8 @@ impl<'f> Flow<'f> {
         };
         self.beat = None;
         self.feed.remember(self.window.mean());
-        let holds = self.resting || self.giving_back.is_some() || matches!(end, End::Again { hold: true });
+        let holds =
+            self.resting.is_some() || self.giving_back.is_some() || matches!(end, End::Again { hold: true });
         // The client library writes requests that have an answer before those that have none: a close would overtake
         // the last acknowledgements, and what they settle would come again.
         if let (Some(at), End::Stopped | End::Again { .. }) = (self.settled_at, &end) {
@@ -230,6 +236,7 @@ impl<'f> Flow<'f> {
             opened = maybe(&mut self.opening) => Event::Opened(opened),
             () = maybe(&mut self.gathering) => Event::Gathered,
             () = maybe(&mut self.giving_back) => Event::GaveBack,
+            () = maybe(&mut self.resting) => Event::Rested,
             (from, message) = receive(&mut self.consumers), if self.gathering.is_none() => {
                 Event::Received(from, message)
             }
@@ -267,6 +274,13 @@ impl<'f> Flow<'f> {
                 None
             }
             Event::GaveBack => Some(End::Again { hold: true }),
+            Event::Rested if !self.channel.status().connected() => {
+                Some(End::Lost(Error::unreachable("the connection to the broker is lost")))
+            }
+            Event::Rested => {
+                self.resting = Some(Box::pin(tokio::time::sleep(LINK)));
+                None
+            }
             Event::Received(from, message) => self.received(from, message),
         }
     }
@@ -374,16 +388,18 @@ impl<'f> Flow<'f> {
                 if cancelled { None } else { self.cancel() }
             }
             Command::Rest => {
-                self.resting = true;
+                let cancelled = self.is_closing();
+                self.resting = Some(Box::pin(tokio::time::sleep(LINK)));
                 self.beat = None;
-                self.cancel()
+                if cancelled { None } else { self.cancel() }
             }
             Command::Close(Close::Done) => Some(End::Stopped),
             Command::Close(Close::Fenced | Close::Rested) => Some(End::Again { hold: false }),
-            Command::Close(Close::Hold) if self.cancelling || self.resting => Some(End::Again { hold: true }),
+            Command::Close(Close::Hold) if self.cancelling => Some(End::Again { hold: true }),
             Command::Close(Close::Hold) => {
+                let cancelled = self.is_closing();
                 self.giving_back = Some(Box::pin(tokio::time::sleep(FAREWELL)));
-                self.cancel()
+                if cancelled { None } else { self.cancel() }
             }
         }
     }
@@ -400,8 +416,8 @@ impl<'f> Flow<'f> {
             Settle::UpTo(tag) => ack(tag, true),
             Settle::One(tag) => ack(tag, false),
             // Only the end of the channel gives back what a cancelled consumer held.
-            Settle::Return(_) if self.cancelling || self.resting => {
-                return Some(End::Again { hold: self.resting });
+            Settle::Return(_) if self.cancelling || self.resting.is_some() => {
+                return Some(End::Again { hold: self.resting.is_some() });
             }
             Settle::Return(tag) => {
                 let channel = self.channel.clone();
@@ -418,7 +434,7 @@ impl<'f> Flow<'f> {
 
     /// True once its consumers are cancelled: nothing may be added to the channel.
     fn is_closing(&self) -> bool {
-        self.cancelling || self.resting || self.giving_back.is_some()
+        self.cancelling || self.resting.is_some() || self.giving_back.is_some()
     }
 
     /// Cancels every consumer; their streams end behind what the broker sent before.
@@ -472,7 +488,7 @@ impl<'f> Flow<'f> {
             }
         }
         let drained = self.consumers.is_empty() && self.opening.is_none() && self.intake.is_empty();
-        if (self.cancelling || self.resting) && !self.ended && drained && self.decoding.is_none() {
+        if (self.cancelling || self.resting.is_some()) && !self.ended && drained && self.decoding.is_none() {
             self.ended = true;
             self.outbox.push_back(Input::Ended(self.id));
         }

@@ -149,6 +149,18 @@ fn shards_share_the_inputs() {
         assert!(run.wait().expect("it ends").success());
     }
     home.lake().holds_once("risk_evaluations", ids(140));
+    // Again, with one more file, and one of the jobs killed and repeated.
+    home.events("in/7.ndjson", &risks(140..3_000));
+    for i in 0..3 {
+        let args = ["backfill", "--layout", "risk_evaluations", "--shard", &format!("{i}/3"), "in/*.ndjson"];
+        let mut killed = home.start(&args);
+        thread::sleep(Duration::from_millis(150));
+        // It may have ended.
+        let _ = killed.kill();
+        killed.wait().expect("it ends");
+        home.run(&args).ok();
+    }
+    home.lake().holds_once("risk_evaluations", ids(3_000));
     home.run(&["backfill", "--shard", "3/3", "in/*.ndjson"]).exits(2).says(&["from 0 to 2"]);
 }
 

@@ -152,6 +152,29 @@ fn check_without_a_mistake_says_what_it_saw() {
     assert!(!home.path("lake").exists(), "a check creates nothing");
 }
 
+/// A file holds at most what a consumer's channels may hold, and is at most as old as its age and a put.
+#[test]
+fn check_computes_the_largest_files() {
+    let home = Home::new();
+    home.write(
+        "lakehead.toml",
+        "[rabbitmq]\nprefetch = 300\nconsumers = 4\n\n[roll]\nage = \"90s\"\n\n[roll.audit_log]\nrows = 1000\n\n\
+         [limits]\nput_deadline = \"20s\"\nmemory = \"64MiB\"\n",
+    );
+    let report = home.run(&["check", "--json"]).ok().json();
+    let files = report["largestFiles"].as_array().expect("a list");
+    let of = |dataset: &str| files.iter().find(|f| f["dataset"] == dataset).expect("it is landed");
+    assert_eq!((&of("audit_log")["rows"], &of("risk_evaluations")["rows"]), (&1_000.into(), &1_200.into()));
+    for file in files {
+        assert_eq!(file["latencySeconds"], 110.0, "{file}");
+        assert!(
+            file["bytes"].as_u64().is_some_and(|b| b < 16 << 20),
+            "a quarter of the memory holds no more: {file}"
+        );
+    }
+    home.run(&["check"]).ok().prints(&["1,000 rows", "1,200 rows"]);
+}
+
 #[test]
 fn check_reads_layouts_and_catalog_too() {
     let home = Home::new();

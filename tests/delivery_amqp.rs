@@ -12,7 +12,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lakehead::source::amqp::{Depth, depth};
 use lapin::Connection;
-use lapin::options::BasicNackOptions;
+use lapin::options::{BasicNackOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
 use live::{SOON, Site, broker, landed_and_not_acknowledged, publish, queue_is_there, ready, risk};
 use support::{Broker, Options, Process, TcpProxy, eventually, free_port, may_mount, request};
 
@@ -369,11 +370,45 @@ fn count_of(message: &lapin::message::BasicGetMessage) -> i64 {
     headers.inner().get("x-delivery-count").and_then(|v| v.as_long_long_int()).unwrap_or(0)
 }
 
+/// Events that their producer has published twice, as messages of their own: no flag tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_published_twice_lands_once_if_everything_is_looked_up() {
+    let (broker, channel) = broker().await;
+    let site = Site::new(&broker.url(), "redelivery = \"always\"\nprefetch = 50", "[roll]\nage = \"300ms\"");
+    let mut replicas = [(); 2].map(|()| site.start(&["--only", "data_lake"]));
+    let writers = site.lake().join("_lakehead/writers");
+    eventually("two writers", SOON, async || fs::read_dir(&writers).is_ok_and(|w| w.count() == 2)).await;
+    consumed(&broker).await;
+    for chunk in (0..400).collect::<Vec<_>>().chunks(40) {
+        let twice = chunk.iter().chain(chunk).copied().map(risk);
+        publish(&channel, EXCHANGE, twice).await;
+    }
+    eventually("an empty queue", SOON, async || ready(&broker.url(), QUEUE).await == Some(0)).await;
+    eventually("all events", SOON, async || site.counted("risk_evaluations", "eventId").len() == 400).await;
+    replicas.iter_mut().for_each(terminate);
+    site.exactly("risk_evaluations", "eventId", "risk", 400);
+}
+
 /// 4.x drops a message at its 21st failed delivery, unless the queue says otherwise.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_whose_consumer_is_killed_sixty_times_lands_once() {
-    const KILLS: i64 = 60;
+    killed_over_and_over(60, false).await;
+}
+
+/// What others declared may have the broker's own limit, twenty on 4.x.
+#[tokio::test(flavor = "multi_thread")]
+async fn so_does_one_of_a_queue_that_others_declared_below_its_limit() {
+    killed_over_and_over(18, true).await;
+}
+
+async fn killed_over_and_over(kills: i64, found: bool) {
     let (broker, channel) = broker().await;
+    if found {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+        channel.queue_declare(QUEUE.into(), durable, arguments).await.expect("declared");
+    }
     let connection = Connection::connect(&broker.url(), Default::default()).await.expect("accepted");
     let asked = async || depth(&connection, QUEUE).await.expect("an answer");
     let site = Site::new(&broker.url(), "consumers = 1", "");
@@ -381,7 +416,7 @@ async fn a_delivery_whose_consumer_is_killed_sixty_times_lands_once() {
     fs::create_dir_all(site.lake()).expect("a folder");
     let obstacle = site.lake().join("risk_evaluations");
     fs::write(&obstacle, "").expect("written");
-    for kill in 0..KILLS {
+    for kill in 0..kills {
         let mut process = site.start(&["--only", "data_lake"]);
         if kill == 0 {
             consumed(&broker).await;
@@ -397,7 +432,7 @@ async fn a_delivery_whose_consumer_is_killed_sixty_times_lands_once() {
         eventually("the message to come back", SOON, async || asked().await == back).await;
     }
     let count = returned(&channel).await;
-    assert!(count >= KILLS, "returned {count} times");
+    assert!(count >= kills, "returned {count} times");
     fs::remove_file(&obstacle).expect("removed");
     let out = site.command(&["run", "--only", "data_lake", "--until-empty"]).output().expect("starts");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));

@@ -188,16 +188,56 @@ async fn hostile_bodies_land_in_their_place_or_are_refused() {
     assert_eq!(landed.len(), lands, "and nothing else has landed");
     // The archive has no column for the scores of 1e400, and no folder for the long tenant: it takes all three.
     assert_eq!(place.files("ml_audit", "json").len(), lands + 3, "each is a blob of its own");
-    stays_inside(&place, &before);
+    stays_inside(&place.path(""), &before);
+}
+
+/// The same through a broker, under routing keys that are as hostile: blobs are named by them.
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_messages_land_in_their_place_or_are_refused() {
+    let broker = tokio::task::spawn_blocking(Broker::start).await.expect("a broker");
+    let place = Place::new();
+    place.write("layouts/by_tenant.toml", BY_TENANT);
+    let config = CONFIG
+        .replace("./layouts", &place.path("layouts").display().to_string())
+        .replace("bindings = [\"risk.evaluated\"]", "bindings = [\"#\"]");
+    let site = Site::new(&broker.url(), "", &config);
+    let run = ["run", "--until-empty"];
+    assert!(site.command(&run).output().expect("starts").status.success());
+    let before = listing(site.dir.path());
+    let channel = live::channel(&broker.url()).await;
+    let bodies = bodies();
+    for (n, (body, _)) in bodies.iter().enumerate() {
+        let key = if n % 2 == 0 { "risk.evaluated" } else { NAMES[n / 2 % NAMES.len()] };
+        let properties = lapin::BasicProperties::default().with_message_id(NAMES[n % NAMES.len()].into());
+        let sent =
+            channel.basic_publish("coder.events".into(), key.into(), Default::default(), body, properties);
+        sent.await.expect("sent").await.expect("confirmed");
+    }
+    let out = site.command(&run).output().expect("starts");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let lands: Vec<_> = bodies.iter().filter(|(_, reason)| reason.is_none()).collect();
+    let landed = site.counted("by_tenant", "eventId");
+    assert_eq!((landed.len(), landed.values().max()), (lands.len(), Some(&1)), "{landed:?}");
+    let mut refused: BTreeMap<String, usize> = BTreeMap::new();
+    for row in site.rows("_quarantine").iter().filter(|row| row["consumer"] == "data_lake") {
+        *refused.entry(row["reason"].clone()).or_default() += 1;
+    }
+    let mut expected: BTreeMap<String, usize> = BTreeMap::new();
+    for reason in bodies.iter().filter_map(|(_, reason)| *reason) {
+        *expected.entry(reason.as_str().to_owned()).or_default() += 1;
+    }
+    assert_eq!(refused, expected);
+    assert_eq!(site.files("ml_audit", "json").len(), lands.len() + 3, "each is a blob of its own");
+    stays_inside(site.dir.path(), &before);
 }
 
 /// Nothing lies outside the lake that was not there, and in the lake every name is of the form that it must have.
-fn stays_inside(place: &Place, before: &[String]) {
+fn stays_inside(root: &Path, before: &[String]) {
     let safe = |name: &str| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "._~-=%".contains(c);
-        name.len() <= 255 && name.chars().all(plain) && !name.starts_with('.')
+        name.len() <= 255 && name.chars().all(plain) && ![".", ".."].contains(&name)
     };
-    for path in listing(&place.path("")) {
+    for path in listing(root) {
         let Some(inside) = path.strip_prefix("lake/") else {
             assert!(before.contains(&path), "outside the lake: {path}");
             continue;

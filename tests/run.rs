@@ -112,6 +112,24 @@ async fn stopped_in_the_middle_of_a_stream_nothing_is_lost_or_doubled() {
     assert_eq!(ready(&broker.url(), QUEUES[1]).await, Some(EVENTS as u32), "--only leaves the others alone");
 }
 
+/// An export of days that live traffic has landed already, at least in part.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_over_live_days_doubles_nothing() {
+    let (broker, channel) = broker().await;
+    let site = Site::new(&broker.url(), "", "");
+    declared(&site).await;
+    publish(&channel, EXCHANGE, (0..2_000).map(risk)).await;
+    let (out, text) = run(&site, &["--only", "data_lake", "--until-empty"]);
+    assert!(out.status.success(), "{text}");
+    let export: String = (1_000..3_000).rev().map(|n| risk(n).1 + "\n").collect();
+    let file = site.dir.path().join("export.ndjson");
+    std::fs::write(&file, export).expect("written");
+    let args = ["backfill", "--layout", "risk_evaluations", "--skip-existing", "export.ndjson"];
+    let out = site.command(&args).output().expect("starts");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    site.exactly("risk_evaluations", "eventId", "risk", 3_000);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn says_what_is_missing_and_what_cannot_be_reached() {
     let (broker, _channel) = broker().await;

@@ -113,6 +113,10 @@ pub enum Rule {
     Remember,
     /// A redelivered event that is refused is looked for before it is quarantined (rule 10).
     Refused,
+    /// Fences at our own next names are passed before a look (rule 4).
+    Pass,
+    /// A receipt is settled by what is stored, not by what is about to be (rule 6).
+    Stored,
     /// Batches are closed when memory is short.
     Budget,
 }

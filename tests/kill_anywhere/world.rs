@@ -27,6 +27,8 @@ const QUEUES: [&str; 3] = ["logging_data_lake", "logging_audit", "logging_ml_aud
 const TICK: Duration = Duration::from_millis(20);
 /// Between two lines that say how far a run is.
 const LINES: Duration = Duration::from_secs(15);
+/// Between two looks at queues that may be empty.
+const ASK: Duration = Duration::from_secs(1);
 /// Longest that the queues may take to empty when nothing goes wrong any more.
 const DRAIN: Duration = Duration::from_secs(1_800);
 /// More than `limits.shutdown_deadline`.
@@ -118,6 +120,7 @@ struct World<'p> {
     runtime: Runtime,
     /// All is published, and nothing was left to receive when we last looked.
     idle: bool,
+    asked: Instant,
     said: Instant,
 }
 
@@ -196,7 +199,20 @@ impl<'p> World<'p> {
         let publisher = Publisher::start(&broker.url(), plan);
         let runtime = Runtime::new().expect("a runtime");
         let (rng, said) = (plan.rng(), Instant::now());
-        World { plan, rng, replicas, publisher, broker, store, home, watch, runtime, idle: false, said }
+        World {
+            plan,
+            rng,
+            replicas,
+            publisher,
+            broker,
+            store,
+            home,
+            watch,
+            runtime,
+            idle: false,
+            said,
+            asked: said,
+        }
     }
 
     /// Deals the faults at random moments, until all events are published.
@@ -253,6 +269,10 @@ impl<'p> World<'p> {
         loop {
             let now = Instant::now();
             self.replicas.iter_mut().for_each(|r| r.heal(now));
+            if self.publisher.ended() && self.asked.elapsed() > ASK {
+                self.asked = now;
+                self.look();
+            }
             self.watch.hold(self.idle || !self.replicas.iter().any(Replica::is_free));
             if self.said.elapsed() > LINES {
                 self.said = now;
@@ -265,6 +285,13 @@ impl<'p> World<'p> {
             }
             thread::sleep(TICK.min(until - now));
         }
+    }
+
+    /// Sees whether there is anything left to receive; what a sleeping replica holds is not.
+    fn look(&mut self) -> Vec<Depth> {
+        let depths = self.depths();
+        self.idle = !depths.is_empty() && depths.iter().all(|queue| queue.is_empty());
+        depths
     }
 
     /// What the broker says of each queue; nothing, while it cannot be asked.
@@ -287,8 +314,7 @@ impl<'p> World<'p> {
         let start = Instant::now();
         loop {
             self.replicas.iter_mut().for_each(Replica::alive);
-            let depths = self.depths();
-            self.idle = !depths.is_empty() && depths.iter().all(|queue| queue.is_empty());
+            let depths = self.look();
             if self.idle && self.replicas.iter().all(Replica::is_free) {
                 return;
             }

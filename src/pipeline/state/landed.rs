@@ -137,7 +137,7 @@ impl State {
         report(&counts, None);
     }
 
-    fn stored(&mut self, layout: u16, rows: &Rows) {
+    pub(super) fn stored(&mut self, layout: u16, rows: &Rows) {
         let mut receipts = Vec::with_capacity(rows.len());
         let identities = &mut self.identities[usize::from(layout)];
         for at in rows.index() {

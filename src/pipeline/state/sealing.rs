@@ -97,6 +97,9 @@ impl State {
             lane.busy = true;
             landing.seq = lane.seq;
             *self.in_flight.entry(landing.partition.layout).or_default() += 1;
+            if self.settings.without == Some(Rule::Stored) {
+                self.stored(landing.partition.layout, &landing.rows);
+            }
             self.ready.push(landing);
         }
     }

@@ -8,9 +8,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use lakehead::source::amqp::depth;
-use lapin::options::QueueDeclareOptions;
-use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection};
+use lapin::Connection;
 use live::{SOON, Site, broker, publish, ready, risk};
 use support::{Broker, Certificates, Options, Process, TcpProxy, eventually, free_port, request};
 
@@ -160,16 +158,6 @@ async fn a_broker_behind_tls_that_asks_for_a_certificate() {
     site.exactly("risk_evaluations", "eventId", "risk", 200);
 }
 
-async fn declare(channel: &Channel, kind: &str, limit: Option<i32>) {
-    let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
-    if let Some(limit) = limit {
-        arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(limit));
-    }
-    let durable = QueueDeclareOptions { durable: true, ..Default::default() };
-    channel.queue_declare(QUEUE.into(), durable, arguments).await.expect("declared");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn check_tells_a_brokers_delivery_limit_of_a_queue() {
     let options = Options { management: true, ..Options::default() };
@@ -195,7 +183,7 @@ async fn check_tells_a_brokers_delivery_limit_of_a_queue() {
         .await;
         assert_eq!(text.contains("warning: rabbitmq.data_lake"), warned, "{text}");
     };
-    declare(&channel, "quorum", None).await;
+    live::declare(&channel, QUEUE, "quorum", None).await;
     match unlimited_by_default {
         true => told("none", false).await,
         false => told("20", true).await,
@@ -209,7 +197,7 @@ async fn check_tells_a_brokers_delivery_limit_of_a_queue() {
     policy("1000000");
     told("1000000", false).await;
     channel.queue_delete(QUEUE.into(), Default::default()).await.expect("deleted");
-    declare(&channel, "quorum", Some(9)).await;
+    live::declare(&channel, QUEUE, "quorum", Some(9)).await;
     told("9", true).await;
     let text = check(&format!("127.0.0.1:{}", free_port()));
     assert!(text.contains("delivery limit unknown: "), "{text}");
@@ -222,7 +210,7 @@ async fn check_tells_a_brokers_delivery_limit_of_a_queue() {
 async fn a_classic_queue_is_not_taken_for_a_quorum_queue() {
     let (broker, channel) = live::broker().await;
     for (found, wanted) in [("classic", "quorum"), ("quorum", "classic")] {
-        declare(&channel, found, None).await;
+        live::declare(&channel, QUEUE, found, None).await;
         let rabbitmq = format!("queue_type = {wanted:?}\nconnect_timeout = \"3s\"");
         let site = Site::new(&broker.url(), &rabbitmq, "");
         for args in [&["check", "--connect"][..], &["run", "--only", "data_lake", "--until-empty"]] {
@@ -234,7 +222,7 @@ async fn a_classic_queue_is_not_taken_for_a_quorum_queue() {
         }
         channel.queue_delete(QUEUE.into(), Default::default()).await.expect("deleted");
         // One that others declared with what we would not: nothing is known of its type, and it is consumed.
-        declare(&channel, wanted, (wanted == "quorum").then_some(50)).await;
+        live::declare(&channel, QUEUE, wanted, (wanted == "quorum").then_some(50)).await;
         let run = site.command(&["run", "--only", "data_lake", "--until-empty"]).output().expect("starts");
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
         channel.queue_delete(QUEUE.into(), Default::default()).await.expect("deleted");

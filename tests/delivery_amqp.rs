@@ -12,8 +12,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lakehead::source::amqp::{Depth, depth};
 use lapin::Connection;
-use lapin::options::{BasicNackOptions, QueueDeclareOptions};
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::options::BasicNackOptions;
 use live::{SOON, Site, broker, landed_and_not_acknowledged, publish, queue_is_there, ready, risk};
 use support::{Broker, Options, Process, TcpProxy, eventually, free_port, may_mount, request};
 
@@ -285,14 +284,7 @@ async fn a_quorum_queue_that_does_not_answer_is_not_empty() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_timeout_of_the_broker() {
-    let options = Options { conf: "consumer_timeout = 6000".into(), ..Options::default() };
-    let broker = blocking(move || {
-        let broker = Broker::with(&options);
-        // Channels look for timeouts at their tick, once a minute by default.
-        broker.ctl(&["eval", "application:set_env(rabbit, channel_tick_interval, 1000)."]);
-        broker
-    })
-    .await;
+    let broker = live::impatient_broker(6_000).await;
     let channel = live::channel(&broker.url()).await;
     // Nothing is stored, and so nothing acknowledged, before the timeout strikes.
     let site = Site::new(&broker.url(), "", "[roll]\nage = \"14s\"");
@@ -370,14 +362,19 @@ fn count_of(message: &lapin::message::BasicGetMessage) -> i64 {
     headers.inner().get("x-delivery-count").and_then(|v| v.as_long_long_int()).unwrap_or(0)
 }
 
+/// Waits until two replicas are registered.
+async fn two_writers(site: &Site) {
+    let writers = site.lake().join("_lakehead/writers");
+    eventually("two writers", SOON, async || fs::read_dir(&writers).is_ok_and(|w| w.count() == 2)).await;
+}
+
 /// Events that their producer has published twice, as messages of their own: no flag tells.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_published_twice_lands_once_if_everything_is_looked_up() {
     let (broker, channel) = broker().await;
     let site = Site::new(&broker.url(), "redelivery = \"always\"\nprefetch = 50", "[roll]\nage = \"300ms\"");
     let mut replicas = [(); 2].map(|()| site.start(&["--only", "data_lake"]));
-    let writers = site.lake().join("_lakehead/writers");
-    eventually("two writers", SOON, async || fs::read_dir(&writers).is_ok_and(|w| w.count() == 2)).await;
+    two_writers(&site).await;
     consumed(&broker).await;
     for chunk in (0..400).collect::<Vec<_>>().chunks(40) {
         let twice = chunk.iter().chain(chunk).copied().map(risk);
@@ -404,10 +401,7 @@ async fn so_does_one_of_a_queue_that_others_declared_below_its_limit() {
 async fn killed_over_and_over(kills: i64, found: bool) {
     let (broker, channel) = broker().await;
     if found {
-        let mut arguments = FieldTable::default();
-        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-        let durable = QueueDeclareOptions { durable: true, ..Default::default() };
-        channel.queue_declare(QUEUE.into(), durable, arguments).await.expect("declared");
+        live::declare(&channel, QUEUE, "quorum", None).await;
     }
     let connection = Connection::connect(&broker.url(), Default::default()).await.expect("accepted");
     let asked = async || depth(&connection, QUEUE).await.expect("an answer");
@@ -519,8 +513,7 @@ async fn so_does_one_that_several_replicas_meet() {
     let mut command = site.command(&["run", "--only", "data_lake"]);
     command.env("LAKEHEAD_RABBITMQ__URL", broker.url_through(proxy.port()));
     let mut second = Process::spawn("second", command, site.dir.path());
-    let writers = site.lake().join("_lakehead/writers");
-    eventually("two writers", SOON, async || fs::read_dir(&writers).is_ok_and(|w| w.count() == 2)).await;
+    two_writers(&site).await;
     let (place, aside) = (site.lake(), site.dir.path().join("aside"));
     fs::rename(&place, &aside).expect("moved");
     fs::write(&place, "").expect("written");

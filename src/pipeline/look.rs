@@ -185,7 +185,13 @@ async fn carelessly(
             fence_all(shore, landing, layout, others, last, &mut Vec::new()).await?;
             return Ok(present);
         }
-        _ => {}
+        Rule::OwnName
+        | Rule::AllBatches
+        | Rule::Remember
+        | Rule::Refused
+        | Rule::Pass
+        | Rule::Stored
+        | Rule::Budget => {}
     }
     fence_all(shore, landing, layout, others, last, &mut files).await?;
     look_into_all(shore, landing, layout, &files).await

@@ -124,8 +124,14 @@ pub enum Rule {
 impl Settings {
     /// True if anything that is consumed goes to the archive.
     pub fn archives(&self, layouts: &Layouts) -> bool {
-        let is_blob = |layout: &u16| layouts.get(*layout).format == Format::Blob;
-        self.consumers.iter().any(|c| c.layouts.iter().any(is_blob))
+        self.consumers.iter().any(|c| c.archives(layouts))
+    }
+}
+
+impl ConsumerSettings {
+    /// True if anything of it goes to the archive.
+    pub fn archives(&self, layouts: &Layouts) -> bool {
+        self.layouts.iter().any(|layout| layouts.get(*layout).format == Format::Blob)
     }
 }
 

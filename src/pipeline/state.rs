@@ -275,13 +275,10 @@ impl State {
     /// back would be given back once more. Afterwards they are closed as soon as they hold nothing, and others may follow.
     /// True if something was closed for that.
     pub fn rest(&mut self, lake_is_away: bool, archive_is_away: bool) -> bool {
-        let blobs: Vec<bool> = (0..self.layouts.all().len() as u16).map(|l| self.is_blob(l)).collect();
-        let archives = |c: &Channel| {
-            self.settings.consumers[c.consumer].layouts.iter().any(|layout| blobs[usize::from(*layout)])
-        };
         let (mut told, mut lands) = (false, false);
         for c in self.channels.values_mut().filter(|c| !c.closing) {
-            let away = lake_is_away || (archive_is_away && archives(c));
+            let archives = || self.settings.consumers[c.consumer].archives(&self.layouts);
+            let away = lake_is_away || (archive_is_away && archives());
             if away && c.rest == Rest::No && !c.ended && send(c, Command::Rest) {
                 (c.rest, told) = (Rest::Yes, true);
             }

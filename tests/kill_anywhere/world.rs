@@ -270,7 +270,6 @@ impl<'p> World<'p> {
             let now = Instant::now();
             self.replicas.iter_mut().for_each(|r| r.heal(now));
             if self.publisher.ended() && self.asked.elapsed() > ASK {
-                self.asked = now;
                 self.look();
             }
             self.watch.hold(self.idle || !self.replicas.iter().any(Replica::is_free));
@@ -290,6 +289,7 @@ impl<'p> World<'p> {
     /// Sees whether there is anything left to receive; what a sleeping replica holds is not.
     fn look(&mut self) -> Vec<Depth> {
         let depths = self.depths();
+        self.asked = Instant::now();
         self.idle = !depths.is_empty() && depths.iter().all(|queue| queue.is_empty());
         depths
     }

@@ -12,13 +12,13 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tempfile::TempDir;
 
-use super::support::{Broker, Process, TcpProxy, eventually};
+use super::support::{Broker, Options, Process, TcpProxy, eventually};
 
 /// Long enough for anything that should happen soon, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(60);
@@ -225,6 +225,29 @@ fn read(file: &Path) -> Vec<Row> {
         }
     }
     rows
+}
+
+/// Declares a durable queue as others would, perhaps with a delivery limit.
+pub async fn declare(channel: &Channel, queue: &str, kind: &str, limit: Option<i32>) {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
+    if let Some(limit) = limit {
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(limit));
+    }
+    let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+    channel.queue_declare(queue.into(), durable, arguments).await.expect("declared");
+}
+
+/// A broker whose consumers may hold a message for so many milliseconds.
+pub async fn impatient_broker(consumer_timeout: u32) -> Broker {
+    let options = Options { conf: format!("consumer_timeout = {consumer_timeout}"), ..Options::default() };
+    let started = tokio::task::spawn_blocking(move || {
+        let broker = Broker::with(&options);
+        // Channels look for timeouts at their tick, once a minute by default.
+        broker.ctl(&["eval", "application:set_env(rabbit, channel_tick_interval, 1000)."]);
+        broker
+    });
+    started.await.expect("a broker")
 }
 
 /// A broker, and a channel to it.

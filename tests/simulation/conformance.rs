@@ -10,9 +10,8 @@ use futures_util::StreamExt;
 use lakehead::store::{Put, Store};
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions,
-    QueueDeclareOptions,
 };
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
 use object_store::path::Path;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -21,7 +20,7 @@ use super::broker::{Counts, Frame, Parting, Request};
 use super::ledger::{Kind, Ledger};
 use super::live;
 use super::store::FaultyStore;
-use super::support::{Azurite, Broker, Minio, Options, TcpProxy};
+use super::support::{Azurite, Broker, Minio, TcpProxy};
 use super::world::{Shared, World};
 
 fn calm() -> Shared {
@@ -271,15 +270,9 @@ struct Real<'b> {
 }
 
 impl<'b> Real<'b> {
-    async fn declare(broker: &'b Broker, queue: String, kind: &str, limit: Option<i64>) -> Real<'b> {
+    async fn declare(broker: &'b Broker, queue: String, kind: &str, limit: Option<i32>) -> Real<'b> {
         let publisher = live::channel(&broker.url()).await;
-        let mut arguments = FieldTable::default();
-        arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
-        if let Some(limit) = limit {
-            arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(limit));
-        }
-        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        publisher.queue_declare(queue.as_str().into(), options, arguments).await.expect("a queue");
+        live::declare(&publisher, &queue, kind, limit).await;
         let proxy = TcpProxy::start(&broker.address());
         Real { broker, queue, publisher, proxy, channels: BTreeMap::new() }
     }
@@ -383,19 +376,12 @@ async fn the_fake_broker_counts_deliveries() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rabbitmq_counts_deliveries() {
-    let options = Options { conf: "consumer_timeout = 3000".into(), ..Options::default() };
-    let broker = tokio::task::spawn_blocking(move || {
-        let broker = Broker::with(&options);
-        // Channels look for timeouts at their tick, once a minute by default.
-        broker.ctl(&["eval", "application:set_env(rabbit, channel_tick_interval, 1000)."]);
-        broker
-    });
-    let broker = broker.await.expect("it starts");
+    let broker = live::impatient_broker(3_000).await;
     let version: Vec<u32> = broker.version().split('.').filter_map(|part| part.parse().ok()).collect();
     let version = if version < vec![4, 3] { Counts::All } else { Counts::Ends };
     for parting in PARTINGS {
         let queue = format!("conformance-{parting:?}").to_lowercase();
-        let mut queue = Real::declare(&broker, queue, "quorum", Some(LIMIT as i64)).await;
+        let mut queue = Real::declare(&broker, queue, "quorum", Some(LIMIT as i32)).await;
         counts(&mut queue, version, parting).await;
     }
 }

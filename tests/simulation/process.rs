@@ -182,8 +182,7 @@ async fn consume(process: usize, deployment: Deployment, port: Port) {
             End::Stopped => return,
             End::Again { hold: true } => until(&port, |v| v.may_consume(0)).await,
             End::Again { hold: false } => {}
-            End::Lost { hold: true } => until(&port, |v| v.may_consume(0)).await,
-            End::Lost { hold: false } => {
+            End::Lost => {
                 let wait = deployment.world.lock().chance.within(10, 3_000);
                 tokio::time::sleep(Duration::from_millis(wait)).await;
             }
@@ -194,7 +193,7 @@ async fn consume(process: usize, deployment: Deployment, port: Port) {
 enum End {
     Stopped,
     Again { hold: bool },
-    Lost { hold: bool },
+    Lost,
 }
 
 struct Flow<'f> {
@@ -328,7 +327,8 @@ impl Flow<'_> {
                 self.cancelled = true;
                 None
             }
-            Some(Frame::Closed | Frame::Cancelled) | None => Some(End::Lost { hold: self.resting }),
+            Some(Frame::Closed | Frame::Cancelled) | None if self.resting => Some(End::Again { hold: true }),
+            Some(Frame::Closed | Frame::Cancelled) | None => Some(End::Lost),
         }
     }
 

@@ -383,23 +383,23 @@ impl<'f> Flow<'f> {
         match command {
             Command::Settle(settle) => settle.into_iter().find_map(|one| self.settle(one)),
             Command::Cancel => {
-                let cancelled = self.is_closing();
+                let end = self.stop_consuming();
                 self.cancelling = true;
-                if cancelled { None } else { self.cancel() }
+                end
             }
             Command::Rest => {
-                let cancelled = self.is_closing();
+                let end = self.stop_consuming();
                 self.resting = Some(Box::pin(tokio::time::sleep(LINK)));
                 self.beat = None;
-                if cancelled { None } else { self.cancel() }
+                end
             }
             Command::Close(Close::Done) => Some(End::Stopped),
             Command::Close(Close::Fenced | Close::Rested) => Some(End::Again { hold: false }),
             Command::Close(Close::Hold) if self.cancelling => Some(End::Again { hold: true }),
             Command::Close(Close::Hold) => {
-                let cancelled = self.is_closing();
+                let end = self.stop_consuming();
                 self.giving_back = Some(Box::pin(tokio::time::sleep(FAREWELL)));
-                if cancelled { None } else { self.cancel() }
+                end
             }
         }
     }
@@ -435,6 +435,11 @@ impl<'f> Flow<'f> {
     /// True once its consumers are cancelled: nothing may be added to the channel.
     fn is_closing(&self) -> bool {
         self.cancelling || self.resting.is_some() || self.giving_back.is_some()
+    }
+
+    /// Cancels the consumers, if they are not cancelled.
+    fn stop_consuming(&mut self) -> Option<End> {
+        if self.is_closing() { None } else { self.cancel() }
     }
 
     /// Cancels every consumer; their streams end behind what the broker sent before.

@@ -1,18 +1,22 @@
 # syntax=docker/dockerfile:1
 # A static binary in an empty image: no shell, no libraries, not root.
 FROM rust:1.95-slim-bookworm AS build
-RUN apt-get update \
- && apt-get install -y --no-install-recommends ca-certificates make \
- && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
+COPY scripts/setup scripts/
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends ca-certificates \
+ && scripts/setup release \
+ && rm -rf /var/lib/apt/lists/*
 COPY . .
-# With --target, build scripts and procedural macros are left out of the static linking, which they do not survive.
+# Builds twice, and lands samples in between, also from a broker of its own: Erlang takes long to start where very many
+# files may be open, and does not run under emulation.
+ARG TARGETARCH
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    --mount=type=cache,target=/src/target \
-    target="$(uname -m)-unknown-linux-gnu" \
- && RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --bin lakehead --target "$target" \
+    --mount=type=cache,id=lakehead-target-$TARGETARCH,target=/src/target,sharing=locked \
+    ulimit -n 65536 \
+ && CARGO_TARGET_DIR=/src/target scripts/release \
  && mkdir -p /out/data \
- && cp "target/$target/release/lakehead" /out/lakehead
+ && cp target/released/lakehead /out/lakehead
 
 FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt

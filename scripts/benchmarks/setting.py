@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -96,15 +97,23 @@ def made(path, command):
     return path
 
 
+EXAMPLES = ("drain", "blobs", "compress")
+
+
 def build(cache):
-    """Sets up and builds; the folder of the programs."""
+    """Sets up and builds; the folder of the programs: Lakehead as it is released, what it is held against as Cargo builds
+    it."""
     env = {**os.environ, "LAKEHEAD_CACHE": str(cache)}
     target = Path(env.setdefault("CARGO_TARGET_DIR", str(cache / "target")))
-    subprocess.run([ROOT / "scripts/setup", "tests"], check=True, env=env)
-    examples = [word for name in ("drain", "blobs", "compress") for word in ("--example", name)]
-    for what in (["--bin", "lakehead"], examples):
-        subprocess.run(["cargo", "build", "--release", "--locked", *what], cwd=ROOT, check=True, env=env)
-    return target / "release"
+    subprocess.run([ROOT / "scripts/setup", "tests", "release"], check=True, env=env)
+    subprocess.run([ROOT / "scripts/release"], check=True, env=env, stdout=subprocess.DEVNULL)
+    examples = [word for name in EXAMPLES for word in ("--example", name)]
+    subprocess.run(["cargo", "build", "--release", "--locked", *examples], cwd=ROOT, check=True, env=env)
+    programs = target / "released"
+    (programs / "examples").mkdir(exist_ok=True)
+    for name in EXAMPLES:
+        shutil.copy2(target / "release/examples" / name, programs / "examples")
+    return programs
 
 
 def machine(bench):

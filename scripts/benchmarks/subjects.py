@@ -72,13 +72,22 @@ def long(bench):
 
 
 def mix(bench):
-    """Every type of the catalog, where the configured consumers would land it: three Parquet datasets and blobs."""
+    """Every type of the catalog, where the configured consumers would land it: three Parquet datasets and blobs. Beside
+    it as many bare puts as it has blobs: nobody who stores them takes less."""
     source = bench.mix(bench.events // 2)
     work = bench.work("mix")
+    stored = 0
 
     def ours():
+        nonlocal stored
         lake = fresh(work / "lakehead")
-        return run([bench.lakehead, "backfill", source], work, {"LAKEHEAD_DATA_LAKE__URL": str(lake)})
+        sample = run([bench.lakehead, "backfill", source], work, {"LAKEHEAD_DATA_LAKE__URL": str(lake)})
+        stored = size(lake / "ml_audit", ".json")[1]
+        return sample
+
+    def bare():
+        command = [bench.example("blobs"), source, "--count", stored, "--concurrency", 64]
+        return run(command, work, {"LAKEHEAD_DATA_LAKE__URL": str(fresh(work / "bare"))})
 
     def decoded():
         lake = fresh(work / "lakehead")
@@ -87,12 +96,16 @@ def mix(bench):
 
     count = bench.events // 2
     say(f"backfill of {count:,} events of the whole catalog")
-    taken = in_turns(bench.rounds, {"lakehead": ours, "lakehead, decoding only": decoded})
+    peers = {"lakehead": ours, "bare puts": bare, "lakehead, decoding only": decoded}
+    taken = in_turns(bench.rounds, peers)
+    puts = {"bare puts": taken.pop("bare puts")}
     for samples in taken.values():
         for sample in samples:
             sample.more["per_cpu_s"] = count / (sample.user + sample.sys)
     title = f"Backfill of {count:,} events of the whole catalog"
     bench.figures["mix"] = subject(title, "events", count, taken)
+    title = f"As many bare puts as {count:,} events of the whole catalog have blobs"
+    bench.figures["mix-blobs"] = subject(title, "blobs", stored, puts, ours="bare puts")
     put_aside(work)
 
 

@@ -2,7 +2,7 @@
 //!
 //! Pure and CPU-bound: runs off the async threads. Encoded once; only the put is repeated.
 
-use std::collections::HashSet;
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
@@ -290,28 +290,31 @@ const SAMPLE: usize = 1024;
 /// A group of `n` rows has about `d * (1 - exp(-n / d))` of them.
 fn mostly_distinct(layout: &Layout, rows: &Rows, group: usize) -> Vec<bool> {
     let step = (rows.len() / SAMPLE).max(1);
-    let mut seen: Vec<HashSet<&[u8], FixedState>> =
-        layout.columns.iter().map(|_| HashSet::default()).collect();
-    let (mut counted, mut bytes) = (vec![0; layout.columns.len()], vec![0; layout.columns.len()]);
+    let state = FixedState::default();
+    // Hashes, to be sorted: quicker than a set. Two values of one hash would pass as a repeat, as an estimate may.
+    let mut hashes: Vec<Vec<u64>> = layout.columns.iter().map(|_| Vec::new()).collect();
+    let mut bytes = vec![0; layout.columns.len()];
     for at in rows.index().iter().step_by(step) {
         let mut reader = RowReader::new(rows.row(at), layout.columns.len());
         for (i, column) in layout.columns.iter().enumerate() {
             if let Some(cell) = reader.next(&column.kind).filter(|_| may_repeat(column)) {
-                counted[i] += 1;
+                hashes[i].push(state.hash_one(cell));
                 bytes[i] += cell.len();
-                seen[i].insert(cell);
             }
         }
     }
-    let distinct = |((seen, counted), bytes): ((HashSet<&[u8], FixedState>, usize), usize)| {
-        let repeats = counted - seen.len();
+    let distinct = |(mut hashes, bytes): (Vec<u64>, usize)| {
+        let counted = hashes.len();
+        hashes.sort_unstable();
+        hashes.dedup();
+        let repeats = counted - hashes.len();
         let values = (counted * counted) as f64 / (2.0 * repeats as f64).max(1.0);
         let (rows, width) = (group as f64, bytes as f64 / counted.max(1) as f64);
         let values = values * (1.0 - (-rows / values).exp());
         let numbers = rows * values.max(2.0).log2() / 8.0;
         counted >= 32 && values * width + numbers > rows * width
     };
-    seen.into_iter().zip(counted).zip(bytes).map(distinct).collect()
+    hashes.into_iter().zip(bytes).map(distinct).collect()
 }
 
 /// False for columns that never have a dictionary.

@@ -37,7 +37,7 @@ class Sample:
 
 
 def run(command, cwd, env=None, keep_output=False):
-    """Runs a command to its end; the sample. Its stderr is shown if it fails."""
+    """Runs a command to its end; the sample. Its stdout is left in `cwd`, as stdout.log; its stderr is shown if it fails."""
     command = [str(part) for part in command]
     environment = {**os.environ, **(env or {})}
     log = Path(cwd) / "stderr.log"

@@ -106,10 +106,10 @@ def build(cache):
     env = {**os.environ, "LAKEHEAD_CACHE": str(cache)}
     target = Path(env.setdefault("CARGO_TARGET_DIR", str(cache / "target")))
     subprocess.run([ROOT / "scripts/setup", "tests", "release"], check=True, env=env)
-    subprocess.run([ROOT / "scripts/release"], check=True, env=env, stdout=subprocess.DEVNULL)
+    built = subprocess.run([ROOT / "scripts/release"], check=True, env=env, stdout=subprocess.PIPE, text=True)
     examples = [word for name in EXAMPLES for word in ("--example", name)]
     subprocess.run(["cargo", "build", "--release", "--locked", *examples], cwd=ROOT, check=True, env=env)
-    programs = target / "released"
+    programs = Path(built.stdout.strip()).parent
     (programs / "examples").mkdir(exist_ok=True)
     for name in EXAMPLES:
         shutil.copy2(target / "release/examples" / name, programs / "examples")

@@ -153,9 +153,9 @@ impl ColumnBuilder {
 }
 
 impl Bytes {
-    /// The values, and room for as many again: what comes next is much like what came before.
+    /// The values, and room for as many again and some: what comes next is much like what came before.
     fn take(&mut self) -> Buffer {
-        let room = self.values.len();
+        let room = self.values.len() / 8 * 9;
         Buffer::from(std::mem::replace(&mut self.values, Vec::with_capacity(room)))
     }
 }

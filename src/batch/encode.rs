@@ -17,7 +17,7 @@ use parquet::file::properties::{BloomFilterPosition, EnabledStatistics, WriterPr
 use parquet::schema::types::ColumnPath;
 
 use super::arrays::ColumnBuilder;
-use super::rows::Rows;
+use super::rows::{PIECE, Rows};
 use crate::clock::Micros;
 use crate::error::{Error, Result};
 use crate::event::time::format_micros;
@@ -214,12 +214,9 @@ const DICTIONARY: usize = 4 << 20;
 const PAGE: usize = 64 << 10;
 const AT_ONCE: usize = 256;
 
-/// Rows that are turned into Arrow arrays at a time: so many that their bytes stay in a core's cache.
-const SLICE: usize = 2_048;
-
 /// Bytes of rows that are turned into Arrow arrays at a time, so that encoding large bodies takes little memory beside
 /// them.
-const SLICE_BYTES: usize = 2 << 20;
+const PIECE_BYTES: usize = 2 << 20;
 
 /// Bytes that a file has room for behind its pages before it must grow.
 const FOOTER: usize = 64 << 10;
@@ -236,10 +233,10 @@ pub fn encode(layout: &Layout, rows: &mut Rows, footer: &Footer) -> Result<Bytes
     let properties = properties(layout, footer, rows, group);
     let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&layout.schema), Some(properties))
         .map_err(|e| bug(e.to_string()))?;
-    let room = rows.len().min(SLICE);
+    let room = rows.len().min(PIECE);
     let mut builders: Vec<_> = layout.columns.iter().map(|c| ColumnBuilder::new(&c.kind, room)).collect();
-    for slice in rows.pieces(SLICE, SLICE_BYTES) {
-        rows.for_each(slice, usize::MAX, |_, row| {
+    for piece in rows.pieces(PIECE_BYTES) {
+        rows.for_each(piece, usize::MAX, |_, row| {
             let mut reader = RowReader::new(row, layout.columns.len());
             for (column, builder) in layout.columns.iter().zip(&mut builders) {
                 builder.push(reader.next(&column.kind));
@@ -251,7 +248,7 @@ pub fn encode(layout: &Layout, rows: &mut Rows, footer: &Footer) -> Result<Bytes
             .and_then(|arrays| RecordBatch::try_new(Arc::clone(&layout.schema), arrays))
             .map_err(|e| bug(e.to_string()))?;
         // Not less at a time: a buffer that doubles while pages are copied into it would hold them three times.
-        if writer.in_progress_rows() + slice.len() >= group {
+        if writer.in_progress_rows() + piece.len() >= group {
             reserve(&mut writer, rows.len());
         }
         writer.write(&batch).map_err(|e| bug(e.to_string()))?;
@@ -294,7 +291,7 @@ fn mostly_distinct(layout: &Layout, rows: &Rows, group: usize) -> Vec<bool> {
     // Hashes, to be sorted: quicker than a set. Two values of one hash would pass as a repeat, as an estimate may.
     let mut hashes: Vec<Vec<u64>> = layout.columns.iter().map(|_| Vec::new()).collect();
     let mut bytes = vec![0; layout.columns.len()];
-    for at in rows.index().iter().step_by(step) {
+    for at in rows.index().step_by(step) {
         let mut reader = RowReader::new(rows.row(at), layout.columns.len());
         for (i, column) in layout.columns.iter().enumerate() {
             if let Some(cell) = reader.next(&column.kind).filter(|_| may_repeat(column)) {

@@ -190,7 +190,15 @@ fn pieces_are_bounded_by_rows_and_bytes_and_hold_every_row_once() {
     for (i, len) in [3, 4, 20, 1, 1, 1, 1, 9].into_iter().enumerate() {
         rows.push(&vec![0; len], Identity::default(), i as Micros);
     }
-    let pieces: Vec<Vec<Micros>> = rows.pieces(3, 10).map(|p| p.iter().map(|r| r.time).collect()).collect();
-    assert_eq!(pieces, [vec![0, 1], vec![2], vec![3, 4, 5], vec![6, 7]]);
-    assert_eq!(Rows::default().pieces(3, 10).count(), 0);
+    let pieces: Vec<Vec<Micros>> = rows.pieces(10).map(|p| p.iter().map(|r| r.time).collect()).collect();
+    assert_eq!(pieces, [vec![0, 1], vec![2], vec![3, 4, 5, 6], vec![7]]);
+    assert_eq!(Rows::default().pieces(10).count(), 0);
+    let mut many = Rows::default();
+    for i in 0..2 * PIECE + 5 {
+        many.push(b"row", Identity::default(), i as Micros);
+    }
+    assert_eq!(many.len(), 2 * PIECE + 5);
+    many.retain(|at| at.time % 2 == 1);
+    assert_eq!(many.pieces(usize::MAX).map(<[_]>::len).collect::<Vec<_>>(), [PIECE, 2]);
+    assert!(many.index().map(|at| at.time).eq((0..PIECE as Micros + 2).map(|i| 2 * i + 1)));
 }

@@ -57,7 +57,7 @@ enum State {
 /// The identities of one dataset.
 #[derive(Debug)]
 pub struct Identities {
-    /// How many stored ones are remembered, at least; at most a quarter more.
+    /// How many stored ones are remembered, at least; at most a quarter more, once [`Identities::tidy`] has run.
     remembered: usize,
     known: HashMap<Identity, State, BuildHasherDefault<AsIs>>,
     /// Further receipts that wait for an identity: few have any.
@@ -65,6 +65,10 @@ pub struct Identities {
     /// Which generation is being stored, and how many it has. Whole generations are forgotten, in one pass over the map:
     /// to find each identity again costs more.
     stored: (u32, usize),
+    /// The generation that was being stored at the last pass.
+    tidied: u32,
+    /// How many the map had room for when it was made.
+    room: usize,
 }
 
 /// Generations that make up what is remembered, the one that is being stored not counted.
@@ -76,12 +80,19 @@ const ENTRY: usize = size_of::<(Identity, State)>() + 1;
 impl Identities {
     /// Knows of nothing yet, and will remember so many stored identities.
     pub fn new(remembered: usize) -> Self {
-        Identities { remembered, known: HashMap::default(), more: HashMap::default(), stored: (0, 0) }
+        Identities {
+            remembered,
+            known: HashMap::default(),
+            more: HashMap::default(),
+            stored: (0, 0),
+            tidied: 0,
+            room: 0,
+        }
     }
 
     /// Bytes of memory that the map holds, of which a map keeps an eighth free.
     pub fn memory(&self) -> usize {
-        self.known.capacity() * ENTRY * 8 / 7
+        self.room.max(self.known.capacity()) * ENTRY * 8 / 7
     }
 
     /// Looks an identity up and, if it is not stored, lets the receipt wait for it.
@@ -115,26 +126,34 @@ impl Identities {
             return;
         }
         *count += 1;
-        let full = *count >= self.remembered / GENERATIONS as usize;
+        if *count >= self.remembered / GENERATIONS as usize {
+            self.stored = (generation.wrapping_add(1), 0);
+        }
         if let Some(State::Waiting { channel, tag }) = before {
             self.release(identity, Receipt { channel, tag }, settle);
         }
-        if full {
-            self.next_generation();
-        }
     }
 
-    fn next_generation(&mut self) {
-        self.stored = (self.stored.0.wrapping_add(1), 0);
+    /// Forgets the oldest stored ones, if there are too many. Once for all rows of a batch: one may have many generations.
+    pub fn tidy(&mut self) {
         let now = self.stored.0;
+        if std::mem::replace(&mut self.tidied, now) == now {
+            return;
+        }
         let kept = |generation: u32| now.wrapping_sub(generation) <= GENERATIONS;
         self.known.retain(|_, state| match state {
             State::Stored { generation } => kept(*generation),
             State::Waiting { .. } => true,
         });
-        // What many were on their way in once is not kept for few.
-        if self.known.len() < self.known.capacity() / 4 {
-            self.known.shrink_to(2 * self.known.len());
+        // What is removed from a full map leaves marks, which take its room until it doubles: it is made anew before. What
+        // many were on their way in once is not kept for few.
+        let (len, room) = (self.known.len(), self.known.capacity());
+        self.room = self.room.max(room);
+        if room < self.room / 4 * 3 || room > 8 * len {
+            self.room = if room > 8 * len { 2 * len } else { self.room };
+            let mut fresh = HashMap::with_capacity_and_hasher(self.room, BuildHasherDefault::default());
+            fresh.extend(self.known.drain());
+            self.known = fresh;
         }
     }
 
@@ -158,6 +177,8 @@ impl Identities {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher as _;
+
     use super::*;
 
     fn receipt(tag: u64) -> Receipt {
@@ -190,10 +211,34 @@ mod tests {
         for i in 0..(3 * REMEMBERED as u128) {
             ids.receive(i, receipt(1));
             ids.store(i, |_| ());
+            ids.tidy();
         }
         assert!((REMEMBERED..=REMEMBERED * 5 / 4).contains(&ids.known.len()), "{}", ids.known.len());
         assert!(ids.memory() < 4 * REMEMBERED * ENTRY, "{}", ids.memory());
         assert_eq!(ids.receive(3 * REMEMBERED as u128 - 1, receipt(1)), Known::Stored);
         assert_eq!(ids.receive(1, receipt(1)), Known::New);
+    }
+
+    #[test]
+    fn a_map_that_is_used_for_long_does_not_grow() {
+        const BATCH: usize = 6_500;
+        let mut ids = Identities::new(BATCH);
+        let identity = |i: usize| u128::from(foldhash::fast::FixedState::default().hash_one(i));
+        let mut first = 0;
+        for batch in 0..200 {
+            (batch * BATCH..(batch + 1) * BATCH).for_each(|i| {
+                ids.receive(identity(i), receipt(1));
+            });
+            // Four batches are on their way, and one is remembered.
+            if batch >= 4 {
+                ((batch - 4) * BATCH..(batch - 3) * BATCH).for_each(|i| ids.store(identity(i), |_| ()));
+                ids.tidy();
+            }
+            if batch == 8 {
+                first = ids.memory();
+            }
+        }
+        assert!(ids.memory() <= first, "{} instead of {first}", ids.memory());
+        assert!(ids.known.len() <= 6 * BATCH + BATCH / 4, "{}", ids.known.len());
     }
 }

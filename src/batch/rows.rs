@@ -31,7 +31,8 @@ pub struct Rows {
     chunks: Vec<Vec<u8>>,
     bytes: usize,
     capacity: usize,
-    index: Vec<RowRef>,
+    /// In pieces of [`PIECE`], the last of which may be shorter, for the same reason.
+    index: Vec<Vec<RowRef>>,
 }
 
 /// Smallest and largest chunk: small at first, since there may be ten thousand batches.
@@ -44,6 +45,9 @@ fn chunk(bytes: usize) -> usize {
     size.next_multiple_of(size.next_power_of_two() / 8)
 }
 
+/// Most rows of a piece of the index: as many as become Arrow arrays at a time, whose bytes stay in a core's cache.
+pub const PIECE: usize = 2_048;
+
 /// Most bytes of rows in one batch.
 pub const MAX_BYTES: usize = 1 << 30;
 
@@ -51,7 +55,6 @@ impl Rows {
     /// Appends a row; true if that took more memory from the system.
     #[inline]
     pub fn push(&mut self, row: &[u8], identity: Identity, time: Micros) -> bool {
-        let before = self.index.capacity();
         let fits = self.chunks.last().is_some_and(|c| c.capacity() - c.len() >= row.len());
         if !fits {
             let size = chunk(self.bytes).max(row.len());
@@ -59,14 +62,26 @@ impl Rows {
             self.chunks.push(Vec::with_capacity(size));
         }
         let chunk = self.chunks.len().saturating_sub(1);
-        if let Some(last) = self.chunks.last_mut() {
-            let start = last.len() as u32;
-            last.extend_from_slice(row);
-            let identity = [(identity >> 64) as u64, identity as u64];
-            self.index.push(RowRef { identity, time, chunk: chunk as u32, start, len: row.len() as u32 });
-        }
+        let Some(last) = self.chunks.last_mut() else { return false };
+        let start = last.len() as u32;
+        last.extend_from_slice(row);
+        let identity = [(identity >> 64) as u64, identity as u64];
+        let at = RowRef { identity, time, chunk: chunk as u32, start, len: row.len() as u32 };
         self.bytes += row.len();
-        !fits || self.index.capacity() > before
+        self.note(at) || !fits
+    }
+
+    /// Adds a row to the index; true if that took more memory from the system.
+    #[inline]
+    fn note(&mut self, at: RowRef) -> bool {
+        if self.index.last().is_none_or(|last| last.len() == PIECE) {
+            let room = if self.index.is_empty() { 0 } else { PIECE };
+            self.index.push(Vec::with_capacity(room));
+        }
+        let Some(last) = self.index.last_mut() else { return false };
+        let grows = last.len() == last.capacity() || last.is_empty();
+        last.push(at);
+        grows
     }
 
     /// Takes over a buffer in which many rows stand, without copying them. Each is where in the buffer it stands, with its
@@ -78,14 +93,14 @@ impl Rows {
         for ((start, end), identity, time) in rows {
             let len = end - start;
             let identity = [(identity >> 64) as u64, identity as u64];
-            self.index.push(RowRef { identity, time, chunk, start, len });
+            self.note(RowRef { identity, time, chunk, start, len });
             self.bytes += len as usize;
         }
     }
 
     /// Number of rows.
     pub fn len(&self) -> usize {
-        self.index.len()
+        self.index.last().map_or(0, |last| (self.index.len() - 1) * PIECE + last.len())
     }
 
     /// True without rows.
@@ -100,27 +115,30 @@ impl Rows {
 
     /// Bytes of memory that the rows hold.
     pub fn memory(&self) -> usize {
-        self.capacity + self.index.capacity() * size_of::<RowRef>()
+        let places = self.index.last().map_or(0, |last| (self.index.len() - 1) * PIECE + last.capacity());
+        self.capacity + places * size_of::<RowRef>()
     }
 
     /// The rows' index, in the order of [`Rows::sort`] or of arrival.
-    pub fn index(&self) -> &[RowRef] {
-        &self.index
+    pub fn index(&self) -> impl Iterator<Item = &RowRef> {
+        self.index.iter().flatten()
     }
 
-    /// The index in pieces of at most so many rows, and of at most so many bytes where a piece has more than one row.
-    pub fn pieces(&self, rows: usize, bytes: usize) -> impl Iterator<Item = &[RowRef]> {
-        let mut rest = self.index.as_slice();
-        std::iter::from_fn(move || {
-            let mut held = 0;
-            let fits = |at: &&RowRef| {
-                held += at.len as usize;
-                held <= bytes
-            };
-            let n = rest.iter().take(rows).take_while(fits).count().max(1).min(rest.len());
-            let (piece, after) = rest.split_at(n);
-            rest = after;
-            (!piece.is_empty()).then_some(piece)
+    /// The index in pieces of at most [`PIECE`] rows, and of at most so many bytes where a piece has more than one row.
+    pub fn pieces(&self, bytes: usize) -> impl Iterator<Item = &[RowRef]> {
+        self.index.iter().flat_map(move |piece| {
+            let mut rest = piece.as_slice();
+            std::iter::from_fn(move || {
+                let mut held = 0;
+                let fits = |at: &&RowRef| {
+                    held += at.len as usize;
+                    held <= bytes
+                };
+                let n = rest.iter().take_while(fits).count().max(1).min(rest.len());
+                let (piece, after) = rest.split_at(n);
+                rest = after;
+                (!piece.is_empty()).then_some(piece)
+            })
         })
     }
 
@@ -132,13 +150,16 @@ impl Rows {
 
     /// Keeps only the rows whose identity `keep` accepts.
     pub fn retain(&mut self, mut keep: impl FnMut(&RowRef) -> bool) {
-        self.index.retain(|r| keep(r));
+        let all = std::mem::take(&mut self.index);
+        for at in all.into_iter().flatten().filter(|at| keep(at)) {
+            self.note(at);
+        }
     }
 
     /// Earliest and latest event time.
     pub fn span(&self) -> Option<(Micros, Micros)> {
-        let times = self.index.iter().map(|r| r.time);
-        times.clone().min().zip(times.max())
+        let times = || self.index().map(|r| r.time);
+        times().min().zip(times().max())
     }
 
     /// The claim of one row.
@@ -161,11 +182,12 @@ impl Rows {
 
     /// Sorts the index by the layout's sort columns, nulls first; ties keep no particular order.
     pub fn sort(&mut self, layout: &Layout) {
-        if layout.sort.is_empty() || self.index.len() < 2 {
+        if layout.sort.is_empty() || self.len() < 2 {
             return;
         }
         let order = super::sort::order(layout, self);
-        self.index = order.into_iter().map(|i| self.index[i as usize]).collect();
+        let at = |i: &u32| self.index[*i as usize / PIECE][*i as usize % PIECE];
+        self.index = order.chunks(PIECE).map(|places| places.iter().map(at).collect()).collect();
     }
 }
 

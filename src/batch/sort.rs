@@ -36,21 +36,23 @@ pub fn order(layout: &Layout, rows: &Rows) -> Vec<u32> {
     others.iter().filter(is_text).for_each(|c| texts[*c].all.reserve_exact(rows.len()));
     let front = if read == 0 { 0 } else { FRONT };
     // Once for all columns: rows are more than a processor's caches hold.
-    rows.for_each(rows.index(), front, |at, row| {
-        let mut reader = RowReader::new(row, layout.columns.len());
-        let mut key = [0; SORT_COLUMNS];
-        times.iter().for_each(|c| key[*c] = of_number(at.time));
-        for (column, sorted) in layout.columns.iter().zip(&place_of) {
-            let cell = reader.next(&column.kind);
-            let Some(c) = *sorted else { continue };
-            key[c] = if is_number(&column.kind) {
-                cell.map_or(0, |cell| of_number(number(&column.kind, cell)))
-            } else {
-                texts[c].add(cell)
-            };
-        }
-        keyed.push((key, keyed.len() as u32));
-    });
+    for piece in rows.pieces(usize::MAX) {
+        rows.for_each(piece, front, |at, row| {
+            let mut reader = RowReader::new(row, layout.columns.len());
+            let mut key = [0; SORT_COLUMNS];
+            times.iter().for_each(|c| key[*c] = of_number(at.time));
+            for (column, sorted) in layout.columns.iter().zip(&place_of) {
+                let cell = reader.next(&column.kind);
+                let Some(c) = *sorted else { continue };
+                key[c] = if is_number(&column.kind) {
+                    cell.map_or(0, |cell| of_number(number(&column.kind, cell)))
+                } else {
+                    texts[c].add(cell)
+                };
+            }
+            keyed.push((key, keyed.len() as u32));
+        });
+    }
     // What is left are the texts of which there are too many to be ranked.
     let texts: Vec<_> = texts.into_iter().enumerate().map(|(c, texts)| texts.rank(&mut keyed, c)).collect();
     let by_column = |(a, x): &Keyed, (b, y): &Keyed| {

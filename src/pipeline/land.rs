@@ -142,9 +142,7 @@ pub struct Landing {
 impl Landing {
     /// Everything that a look is for: the rows, and what stands for refused ones.
     pub fn sought(&self) -> impl Iterator<Item = (&Rows, &RowRef)> {
-        [&self.rows, &self.refused.stand_ins]
-            .into_iter()
-            .flat_map(|r| r.index().iter().map(move |at| (r, at)))
+        [&self.rows, &self.refused.stand_ins].into_iter().flat_map(|r| r.index().map(move |at| (r, at)))
     }
 }
 
@@ -210,7 +208,7 @@ const ENCODING: (usize, usize) = (3, 2);
 /// be encoded meanwhile.
 fn beside(landing: &Landing) -> (usize, bool) {
     let rows = &landing.rows;
-    let longest = rows.index().iter().map(|at| rows.row(at).len()).max().unwrap_or(0);
+    let longest = rows.index().map(|at| rows.row(at).len()).max().unwrap_or(0);
     let row = if longest >= LARGE_ROW { ENCODING.0 * longest } else { 0 };
     let file = if landing.expected >= LARGE_FILE.0 { ENCODING.1 * landing.expected } else { 0 };
     (row + file, longest >= LARGE_ROW || landing.expected >= LARGE_FILE.1)
@@ -226,7 +224,7 @@ impl Shore {
                 present = split(&mut landing.rows, &found.present);
                 let refused = &mut landing.refused;
                 let landed = |at: &RowRef| found.present.contains(&at.identity());
-                refused.landed = Some(refused.stand_ins.index().iter().map(landed).collect());
+                refused.landed = Some(refused.stand_ins.index().map(landed).collect());
                 landing.look = false;
                 landing.encoded = None;
                 landing.seq = found.seq;

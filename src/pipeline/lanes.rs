@@ -142,12 +142,11 @@ impl Lane {
 
 /// Moves claimed rows from one batch to another; true if there were any.
 pub fn take(rows: &mut Rows, layout: &Layout, claims: &Claims, taken: &mut Rows) -> bool {
-    let claimed: Vec<bool> =
-        rows.index().iter().map(|at| claims.claims(row_claim(layout, rows.row(at)))).collect();
+    let claimed: Vec<bool> = rows.index().map(|at| claims.claims(row_claim(layout, rows.row(at)))).collect();
     if !claimed.contains(&true) {
         return false;
     }
-    for (at, _) in rows.index().iter().zip(&claimed).filter(|(_, c)| **c) {
+    for (at, _) in rows.index().zip(&claimed).filter(|(_, c)| **c) {
         taken.push(rows.row(at), at.identity(), at.time);
     }
     let mut claimed = claimed.into_iter();

@@ -112,7 +112,7 @@ impl State {
         let Some(landed) = &refused.landed else { return };
         let quarantine = self.layouts.quarantine();
         let mut counts = Counts::default();
-        for ((at, reason), landed) in refused.rows.index().iter().zip(&refused.reasons).zip(landed) {
+        for ((at, reason), landed) in refused.rows.index().zip(&refused.reasons).zip(landed) {
             if *landed {
                 let mut receipts = Vec::new();
                 self.identities[usize::from(quarantine)].forget(at.identity(), |r| receipts.push(r));
@@ -143,6 +143,7 @@ impl State {
         for at in rows.index() {
             identities.store(at.identity(), |r| receipts.push(r));
         }
+        identities.tidy();
         receipts.into_iter().for_each(|r| self.settle(r));
     }
 
@@ -174,7 +175,9 @@ impl State {
         self.held_blobs = false;
         self.summary.blob(&self.layouts.get(layout).name, bytes, time);
         let mut receipts = Vec::new();
-        self.identities[usize::from(layout)].store(identity, |r| receipts.push(r));
+        let identities = &mut self.identities[usize::from(layout)];
+        identities.store(identity, |r| receipts.push(r));
+        identities.tidy();
         receipts.into_iter().for_each(|r| self.settle(r));
     }
 

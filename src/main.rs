@@ -16,8 +16,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// What jemalloc reads at its start, under the name that it looks for. Large buffers go back to the system at once: kept
 /// for reuse, they were half as much again as what was in use.
 #[unsafe(export_name = "_rjem_malloc_conf")]
-pub static ALLOCATOR_SETTINGS: &[u8; 74] =
-    b"narenas:1,dirty_decay_ms:1000,muzzy_decay_ms:0,oversize_threshold:3145728\0";
+pub static ALLOCATOR_SETTINGS: &[u8; 73] =
+    b"narenas:1,dirty_decay_ms:500,muzzy_decay_ms:0,oversize_threshold:3145728\0";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -149,12 +149,14 @@ impl Identities {
         // many were on their way in once is not kept for few.
         let (len, room) = (self.known.len(), self.known.capacity());
         self.room = self.room.max(room);
-        if room < self.room / 4 * 3 || room > 8 * len {
-            self.room = if room > 8 * len { 2 * len } else { self.room };
-            let mut fresh = HashMap::with_capacity_and_hasher(self.room, BuildHasherDefault::default());
-            fresh.extend(self.known.drain());
-            self.known = fresh;
+        if room > 8 * len {
+            self.room = 2 * len;
+        } else if room >= self.room / 4 * 3 {
+            return;
         }
+        let mut fresh = HashMap::with_capacity_and_hasher(self.room, BuildHasherDefault::default());
+        fresh.extend(self.known.drain());
+        self.known = fresh;
     }
 
     /// The row of an identity is no longer on its way: hands out the receipts that waited for it.

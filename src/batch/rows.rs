@@ -16,6 +16,11 @@ pub struct RowRef {
 }
 
 impl RowRef {
+    fn new(identity: Identity, time: Micros, chunk: usize, (start, end): (u32, u32)) -> Self {
+        let identity = [(identity >> 64) as u64, identity as u64];
+        RowRef { identity, time, chunk: chunk as u32, start, len: end - start }
+    }
+
     /// The row's identity.
     #[inline]
     pub fn identity(&self) -> Identity {
@@ -65,10 +70,9 @@ impl Rows {
         let Some(last) = self.chunks.last_mut() else { return false };
         let start = last.len() as u32;
         last.extend_from_slice(row);
-        let identity = [(identity >> 64) as u64, identity as u64];
-        let at = RowRef { identity, time, chunk: chunk as u32, start, len: row.len() as u32 };
+        let span = (start, last.len() as u32);
         self.bytes += row.len();
-        self.note(at) || !fits
+        self.note(RowRef::new(identity, time, chunk, span)) || !fits
     }
 
     /// Adds a row to the index; true if that took more memory from the system.
@@ -87,14 +91,13 @@ impl Rows {
     /// Takes over a buffer in which many rows stand, without copying them. Each is where in the buffer it stands, with its
     /// identity and time.
     pub fn adopt(&mut self, buffer: Vec<u8>, rows: impl Iterator<Item = ((u32, u32), Identity, Micros)>) {
-        let chunk = self.chunks.len() as u32;
+        let chunk = self.chunks.len();
         self.capacity += buffer.capacity();
         self.chunks.push(buffer);
-        for ((start, end), identity, time) in rows {
-            let len = end - start;
-            let identity = [(identity >> 64) as u64, identity as u64];
-            self.note(RowRef { identity, time, chunk, start, len });
-            self.bytes += len as usize;
+        for (span, identity, time) in rows {
+            let at = RowRef::new(identity, time, chunk, span);
+            self.bytes += at.len as usize;
+            self.note(at);
         }
     }
 

@@ -86,7 +86,7 @@ def mix(bench):
         return sample
 
     def bare():
-        command = [bench.example("blobs"), source, "--count", stored, "--concurrency", 64]
+        command = [bench.example("blobs"), source, "--count", stored, "--concurrency", 512]
         return run(command, work, {"LAKEHEAD_DATA_LAKE__URL": str(fresh(work / "bare"))})
 
     def decoded():
@@ -123,7 +123,9 @@ def archive(bench):
                 return run(command, work, place(fresh(work / "lakehead") if kind == "local" else None))
 
             def bare():
-                command = [bench.example("blobs"), source, "--count", bench.blobs, "--concurrency", 64]
+                # What Lakehead has under way at once.
+                concurrency = 512 if kind == "local" else 64
+                command = [bench.example("blobs"), source, "--count", bench.blobs, "--concurrency", concurrency]
                 return run(command, work, place(fresh(work / "bare") if kind == "local" else None))
 
             def signed():

@@ -1,6 +1,6 @@
 //! `lakehead audit`: keys, verification and export of the archive.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -103,15 +103,9 @@ fn archive_location(setup: &Setup) -> &Location {
     setup.config.archive.location.as_ref().unwrap_or(&setup.config.data_lake.location)
 }
 
-/// The folder of a store on this machine.
-fn local_folder(location: &Location) -> Option<PathBuf> {
-    let url = location.url.strip_prefix("file://").unwrap_or(&location.url);
-    (!url.contains("://")).then(|| PathBuf::from(url))
-}
-
 /// What is only read is not created either: a local folder that is not there is a mistyped one.
 fn must_be_there(location: &Location) -> Result<()> {
-    match local_folder(location) {
+    match location.folder() {
         Some(folder) if !folder.is_dir() => {
             Err(Error::unreachable(format!("there is no folder {}", folder.display()))
                 .hint("data_lake.url, archive.url or --anchor names a folder that an archive was written to"))

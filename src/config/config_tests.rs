@@ -114,7 +114,7 @@ fn every_documented_key_is_read_and_every_key_is_documented() {
 
 #[test]
 fn values_that_are_shown_as_defaults_are_the_defaults() {
-    const SHOWN: [&str; 21] = [
+    const SHOWN: [&str; 22] = [
         "exchange",
         "declare",
         "queue_type",
@@ -136,6 +136,7 @@ fn values_that_are_shown_as_defaults_are_the_defaults() {
         "digest_age",
         "heartbeat",
         "digest_entries",
+        "concurrency",
     ];
     let (mut text, mut seen) = (String::new(), BTreeSet::new());
     for line in DOCUMENTED.lines() {
@@ -191,6 +192,16 @@ fn variables_win_over_the_file() {
     assert_eq!((config.limits.memory, config.http.listen), (1 << 30, None));
     assert_eq!((config.roll_default.rows, config.roll["risk_evaluations"].rows), (Some(5), Some(7)));
     assert!(config.archive.location.is_none());
+}
+
+#[test]
+fn fewer_blobs_are_under_way_in_a_remote_store() {
+    let blobs = |toml: &str| good(toml, &[]).archive.concurrency;
+    assert_eq!(blobs("[data_lake]\nurl = \"file:///srv/lake\"\n"), 512);
+    assert_eq!(blobs("[data_lake]\nurl = \"s3://bucket\"\n"), 64);
+    assert_eq!(blobs("[data_lake]\nurl = \"s3://bucket\"\n[archive]\nurl = \"/srv/archive\"\n"), 512);
+    assert_eq!(blobs("[archive]\nurl = \"s3://bucket\"\n"), 64);
+    assert_eq!(blobs("[archive]\nurl = \"s3://bucket\"\nconcurrency = 7\n"), 7);
 }
 
 #[test]

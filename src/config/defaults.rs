@@ -115,7 +115,8 @@ impl Default for Archive {
             digest_age: Duration::from_secs(10),
             heartbeat: Duration::from_secs(3_600),
             digest_entries: 1_000,
-            concurrency: 64,
+            // Two full groups of a local folder, which is the default place.
+            concurrency: 512,
         }
     }
 }

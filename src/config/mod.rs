@@ -212,7 +212,8 @@ pub struct Archive {
     pub heartbeat: Duration,
     /// Entries at which a digest is closed. Default 1,000.
     pub digest_entries: u64,
-    /// Blobs that may be under way at once, 1 to 1,024. Default 64.
+    /// Blobs that may be under way at once, 1 to 1,024. Default 512 in a folder of this machine, where they are made
+    /// durable together; 64 in any other store.
     pub concurrency: usize,
 }
 

@@ -5,6 +5,9 @@ use super::sections::{HOUR, MS, SECOND};
 use super::{Archive, DataLake};
 use crate::store::{Auth, Location};
 
+/// Blobs under way at once in a store that is not a folder of this machine.
+const REMOTE: usize = 64;
+
 pub(super) fn data_lake(root: &mut Fields<'_>) -> DataLake {
     let mut fields = root.section("data_lake");
     let default = DataLake::default();
@@ -117,7 +120,7 @@ pub(crate) fn with_credentials(own: Location, other: &Location) -> Location {
 
 pub(super) fn archive(root: &mut Fields<'_>, data_lake: &Location) -> Archive {
     let mut fields = root.section("archive");
-    let default = Archive::default();
+    let mut default = Archive::default();
     let location = location(&mut fields).map(|own| with_credentials(own, data_lake));
     let anchor_url = fields.text("anchor_url");
     if let Some(url) = &anchor_url {
@@ -132,6 +135,9 @@ pub(super) fn archive(root: &mut Fields<'_>, data_lake: &Location) -> Archive {
     let short = anchor_url.map(|url| Location { url, ..Location::default() });
     let near = location.as_ref().unwrap_or(data_lake);
     let anchor = anchor.or(short).map(|own| with_credentials(own, near));
+    if near.folder().is_none() {
+        default.concurrency = REMOTE;
+    }
     let archive = Archive {
         signing_key_file: fields.path("signing_key_file"),
         trust_file: fields.path("trust_file"),

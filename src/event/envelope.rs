@@ -209,9 +209,9 @@ fn has_controls(text: &str) -> bool {
 
 /// The routing key under which an event type is published.
 pub fn routing_key_of<'a>(event_type: &str) -> Cow<'a, str> {
-    let screaming = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-    if event_type.chars().all(screaming) {
-        Cow::Owned(format!("workflow.{}", event_type.to_ascii_lowercase()))
+    let screaming = |c: u8| c.is_ascii_uppercase() || c.is_ascii_digit() || c == b'_';
+    if event_type.bytes().all(screaming) {
+        Cow::Owned(super::event_type::workflow_routing_key(event_type))
     } else {
         Cow::Owned(event_type.to_owned())
     }

@@ -187,7 +187,9 @@ pub fn sent_actor<'a>(payload: Value<'a>) -> Party<'a> {
 
 /// `workflow.ticket_assigned` for `TICKET_ASSIGNED`, known or not.
 pub fn workflow_routing_key(event_type: &str) -> String {
-    format!("{WORKFLOW_PREFIX}{}", event_type.to_ascii_lowercase())
+    let mut key = [WORKFLOW_PREFIX, event_type].concat();
+    key.make_ascii_lowercase();
+    key
 }
 
 /// `TICKET_ASSIGNED` for `workflow.ticket_assigned`; `None` for a key of another family.

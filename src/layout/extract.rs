@@ -1,6 +1,7 @@
 //! From an event to a row: every column's value, checked against its type.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 
 use super::Layout;
 use super::audit::{Entry, Memory};
@@ -73,7 +74,15 @@ impl Layout {
             .audit
             .as_ref()
             .map(|rules| rules.entry(memory, event, described.map(|d| d.name.as_str()), &self.redaction));
-        let mut cx = Extraction { layout: self, event, fields: event.payload().lookup(), described, entry };
+        let mut cx = Extraction {
+            layout: self,
+            event,
+            fields: event.payload().lookup(),
+            described,
+            entry,
+            actor: OnceCell::new(),
+            entity: OnceCell::new(),
+        };
         let mut row = RowWriter::begin(out, cells, self.columns.len());
         for (i, column) in self.columns.iter().enumerate() {
             if !wanted(i) {
@@ -105,6 +114,8 @@ struct Extraction<'x, 'e> {
     fields: Lookup<'e>,
     described: Option<&'x EventType>,
     entry: Option<Entry<'x, 'e>>,
+    actor: OnceCell<Party<'x>>,
+    entity: OnceCell<Party<'x>>,
 }
 
 impl<'x, 'e> Extraction<'x, 'e> {
@@ -145,20 +156,25 @@ impl<'x, 'e> Extraction<'x, 'e> {
             Source::Correlation => field("correlationId").or(self.event.correlation_id.map(Cow::Borrowed)),
             Source::SchemaRef => self.described.and_then(EventType::schema_ref).map(Cow::Owned),
             Source::Category => self.described.and_then(|d| d.category.as_deref()).map(Cow::Borrowed),
-            Source::ActorType => self.actor().kind,
-            Source::ActorId => self.actor().id,
-            Source::EntityType => self.described.and_then(|d| d.entity(self.event.payload()).kind),
-            Source::EntityId => self.described.and_then(|d| d.entity(self.event.payload()).id),
+            Source::ActorType => self.actor().kind.as_deref().map(Cow::Borrowed),
+            Source::ActorId => self.actor().id.as_deref().map(Cow::Borrowed),
+            Source::EntityType => self.entity()?.kind.as_deref().map(Cow::Borrowed),
+            Source::EntityId => self.entity()?.id.as_deref().map(Cow::Borrowed),
             Source::Audit(field) => self.audit(*field),
             _ => None,
         }
     }
 
-    fn actor(&self) -> Party<'_> {
-        match self.described {
+    fn actor(&self) -> &Party<'x> {
+        self.actor.get_or_init(|| match self.described {
             Some(described) => described.actor(self.event.payload()),
             None => sent_actor(self.event.payload()),
-        }
+        })
+    }
+
+    fn entity(&self) -> Option<&Party<'x>> {
+        let described = self.described?;
+        Some(self.entity.get_or_init(|| described.entity(self.event.payload())))
     }
 
     fn audit(&self, field: AuditField) -> Option<Cow<'_, str>> {

@@ -9,7 +9,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
-use super::{Store, Versions};
+use super::{Folder, Store, Versions};
 use crate::config::Secret;
 use crate::error::{Error, Result};
 
@@ -53,6 +53,14 @@ pub struct Location {
     pub secret_access_key: Option<Secret>,
 }
 
+impl Location {
+    /// The folder of this machine that it names, if it names one.
+    pub fn folder(&self) -> Option<&std::path::Path> {
+        let path = self.url.strip_prefix("file://").unwrap_or(&self.url);
+        (!path.contains("://")).then(|| std::path::Path::new(path))
+    }
+}
+
 /// Opens a store. Nothing is sent yet; a local folder is created.
 ///
 /// # Errors
@@ -63,8 +71,10 @@ pub fn open(location: &Location, deadline: Duration) -> Result<Store> {
     let (mut versions, mut folder) = (None, None);
     let (inner, root): (Arc<dyn ObjectStore>, Path) = match scheme {
         "path" | "file" => {
-            folder = Some(rest);
-            (local(rest)?, Path::default())
+            let local = local(rest)?;
+            let files = local.files();
+            folder = Some(local);
+            (Arc::new(files), Path::default())
         }
         "memory" => (Arc::new(object_store::memory::InMemory::new()), prefix(rest)?),
         "s3" | "s3a" => {
@@ -91,15 +101,15 @@ fn prefix(folder: &str) -> Result<Path> {
         .map_err(|e| Error::config(format!("data_lake.url: {folder} is not a usable prefix")).source(e))
 }
 
-fn local(path: &str) -> Result<Arc<dyn ObjectStore>> {
+fn local(path: &str) -> Result<Folder> {
     let trouble = |what: &str, e: Box<dyn std::error::Error + Send + Sync>| {
         Error::unreachable(format!("{what} {path}"))
             .source(e)
             .hint("the url must name a folder that this user may write to")
     };
     std::fs::create_dir_all(path).map_err(|e| trouble("cannot create the folder", e.into()))?;
-    let store = LocalFileSystem::new_with_prefix(path).map_err(|e| trouble("cannot open", e.into()))?;
-    Ok(Arc::new(store.with_fsync(true)))
+    let files = LocalFileSystem::new_with_prefix(path).map_err(|e| trouble("cannot open", e.into()))?;
+    Folder::new(path, files.with_fsync(true)).map_err(|e| trouble("cannot open", e.into()))
 }
 
 fn retry(deadline: Duration) -> RetryConfig {

@@ -24,7 +24,6 @@ use object_store::{
 };
 use tokio::time::Instant;
 
-pub use folder::Folder;
 pub use open::{Auth, Location, open};
 pub use versions::{Lock, Versions};
 
@@ -51,7 +50,7 @@ pub struct Store {
     deadline: Duration,
     refusal: Arc<Mutex<Option<Refusal>>>,
     versions: Option<Arc<Versions>>,
-    folder: Option<Arc<Folder>>,
+    folder: Option<Arc<std::path::Path>>,
 }
 
 /// Puts that fail, and none that succeeds between them.
@@ -90,13 +89,13 @@ impl Store {
     }
 
     /// The same store, which is a folder of this machine.
-    pub fn in_folder(self, folder: Option<Folder>) -> Self {
-        Store { folder: folder.map(Arc::new), ..self }
+    pub fn in_folder(self, folder: Option<&str>) -> Self {
+        Store { folder: folder.map(|f| std::path::Path::new(f).into()), ..self }
     }
 
     /// The folder of this machine that it is, if it is one: many small files are read there without a task for each.
     pub fn folder(&self) -> Option<&std::path::Path> {
-        self.folder.as_deref().map(Folder::path)
+        self.folder.as_deref()
     }
 
     /// A store in memory, for tests.
@@ -172,25 +171,15 @@ impl Store {
     }
 
     async fn put_new(&self, path: &Path, bytes: Bytes) -> Result<Put> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let deadline = self.deadline_for(bytes.len() as u64);
-        match tokio::time::timeout(deadline, self.put_somehow(path, bytes)).await {
-            Ok(Ok(put)) => Ok(put),
+        let put = self.inner.put_opts(path, PutPayload::from(bytes), options);
+        match tokio::time::timeout(deadline, put).await {
+            Ok(Ok(_)) => Ok(Put::Created),
             Ok(Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. })) => Ok(Put::Exists),
             Ok(Err(e)) => Err(self.error("put", path, e)),
             Err(_) => Err(self.slow("put", path, deadline)),
         }
-    }
-
-    async fn put_somehow(&self, path: &Path, bytes: Bytes) -> object_store::Result<Put> {
-        if let Some(folder) = &self.folder {
-            let put = folder.create(path, &bytes).await;
-            let store = "folder";
-            if let Some(put) = put.map_err(|e| StoreError::Generic { store, source: e.into() })? {
-                return Ok(put);
-            }
-        }
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        self.inner.put_opts(path, PutPayload::from(bytes), options).await.map(|_| Put::Created)
     }
 
     /// Notes how a put ended.
@@ -329,6 +318,9 @@ impl Store {
             ) =>
             {
                 "data_lake.url must name a folder that this user may write to"
+            }
+            _ if self.folder.is_some() => {
+                "the system refuses it: see the disk, and the limits of this process"
             }
             _ => "check data_lake.url, the network and the credentials: `lakehead check --connect`",
         };

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::azure::MicrosoftAzureBuilder;
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
-use super::{Folder, Store, Versions};
+use super::folder::Folder;
+use super::{Store, Versions};
 use crate::config::Secret;
 use crate::error::{Error, Result};
 
@@ -71,10 +71,8 @@ pub fn open(location: &Location, deadline: Duration) -> Result<Store> {
     let (mut versions, mut folder) = (None, None);
     let (inner, root): (Arc<dyn ObjectStore>, Path) = match scheme {
         "path" | "file" => {
-            let local = local(rest)?;
-            let files = local.files();
-            folder = Some(local);
-            (Arc::new(files), Path::default())
+            folder = Some(rest);
+            (local(rest)?, Path::default())
         }
         "memory" => (Arc::new(object_store::memory::InMemory::new()), prefix(rest)?),
         "s3" | "s3a" => {
@@ -101,15 +99,13 @@ fn prefix(folder: &str) -> Result<Path> {
         .map_err(|e| Error::config(format!("data_lake.url: {folder} is not a usable prefix")).source(e))
 }
 
-fn local(path: &str) -> Result<Folder> {
-    let trouble = |what: &str, e: Box<dyn std::error::Error + Send + Sync>| {
-        Error::unreachable(format!("{what} {path}"))
+fn local(path: &str) -> Result<Arc<dyn ObjectStore>> {
+    let folder = Folder::open(path).map_err(|e| {
+        Error::unreachable(format!("cannot create the folder {path}"))
             .source(e)
             .hint("the url must name a folder that this user may write to")
-    };
-    std::fs::create_dir_all(path).map_err(|e| trouble("cannot create the folder", e.into()))?;
-    let files = LocalFileSystem::new_with_prefix(path).map_err(|e| trouble("cannot open", e.into()))?;
-    Folder::new(path, files.with_fsync(true)).map_err(|e| trouble("cannot open", e.into()))
+    })?;
+    Ok(Arc::new(folder))
 }
 
 fn retry(deadline: Duration) -> RetryConfig {

@@ -184,19 +184,11 @@ impl Desk {
             let stage = self.stage(&order);
             group.push((order, stage));
         }
-        // All of them before the first gets its name: to name a file changes it, and its neighbours on the disk with it.
-        for (_, stage) in &mut group {
-            if let Ok(Stage::Written(staged)) = stage
-                && let Err(e) = staged.finish()
-            {
-                *stage = Err(e);
-            }
-        }
-        for (order, stage) in &mut group {
-            if let Ok(Stage::Written(staged)) = stage {
-                *stage = Ok(staged.name(&order.path));
-            }
-        }
+        // Each step for all of them before the next: the disk works meanwhile, and to name a file changes it, and its
+        // neighbours on the disk with it.
+        advance(&mut group, |staged, _| staged.begin().err().map(|_| Ok(Stage::Refused)));
+        advance(&mut group, |staged, _| staged.finish().err().map(Err));
+        advance(&mut group, |staged, path| Some(Ok(staged.name(path))));
         let named = |stage: &io::Result<Stage>| matches!(stage, Ok(Stage::Created | Stage::Exists));
         let folders: HashSet<&Path> = group
             .iter()
@@ -262,6 +254,20 @@ impl Desk {
     }
 }
 
+/// Takes every object that is written a step further, unless it stays what it is.
+fn advance(
+    group: &mut [(Order, io::Result<Stage>)],
+    step: impl Fn(&mut Staged, &Path) -> Option<io::Result<Stage>>,
+) {
+    for (order, stage) in group {
+        if let Ok(Stage::Written(staged)) = stage
+            && let Some(next) = step(staged, &order.path)
+        {
+            *stage = next;
+        }
+    }
+}
+
 /// The next orders that fit into a group, without those that nobody waits for.
 fn next_group(waiting: &mut VecDeque<Order>) -> Vec<Order> {
     let (mut group, mut bytes) = (Vec::new(), 0);
@@ -288,9 +294,13 @@ impl Staged {
         let mut file = File::create_new(&path)?;
         let mut staged = Staged { path, file: None, named: false };
         bytes.iter().try_for_each(|part| file.write_all(part))?;
-        start_writing(&file)?;
         staged.file = Some(file);
         Ok(staged)
+    }
+
+    /// Has the kernel begin to write it.
+    fn begin(&self) -> io::Result<()> {
+        self.file.as_ref().map_or(Ok(()), start_writing)
     }
 
     /// Syncs and closes it, for some file systems keep to themselves what is open.
@@ -331,7 +341,6 @@ fn unsynced(path: &Path, e: &io::Error) -> io::Error {
     io::Error::new(e.kind(), format!("cannot sync {}: {e}", path.display()))
 }
 
-/// Has the kernel begin to write a file, so that it is on its way while others are asked for.
 #[cfg(target_os = "linux")]
 fn start_writing(file: &File) -> io::Result<()> {
     use std::os::fd::AsRawFd;

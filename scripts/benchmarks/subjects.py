@@ -9,6 +9,9 @@ from . import stores
 from .measure import Failed, Sample, fresh, in_turns, put_aside, run, size, subject
 from .setting import DATASET, expect_rows, say
 
+# Blobs that Lakehead has under way at once by default (`archive.concurrency`): as many has the bare loop of puts.
+IN_A_FOLDER, ELSEWHERE = 512, 64
+
 
 def backfill(bench):
     """NDJSON to Parquet by day, against DuckDB's COPY with PARTITION_BY."""
@@ -86,7 +89,7 @@ def mix(bench):
         return sample
 
     def bare():
-        command = [bench.example("blobs"), source, "--count", stored, "--concurrency", 512]
+        command = [bench.example("blobs"), source, "--count", stored, "--concurrency", IN_A_FOLDER]
         return run(command, work, {"LAKEHEAD_DATA_LAKE__URL": str(fresh(work / "bare"))})
 
     def decoded():
@@ -123,8 +126,7 @@ def archive(bench):
                 return run(command, work, place(fresh(work / "lakehead") if kind == "local" else None))
 
             def bare():
-                # What Lakehead has under way at once.
-                concurrency = 512 if kind == "local" else 64
+                concurrency = IN_A_FOLDER if kind == "local" else ELSEWHERE
                 command = [bench.example("blobs"), source, "--count", bench.blobs, "--concurrency", concurrency]
                 return run(command, work, place(fresh(work / "bare") if kind == "local" else None))
 

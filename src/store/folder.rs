@@ -128,7 +128,7 @@ impl Folder {
     /// Has object_store put it, and sees to what that leaves out: folders that somebody else has made, or a name that
     /// somebody else has taken, need not be durable yet.
     async fn alone(&self, name: &Name, path: &Path, payload: PutPayload) -> Result<PutResult> {
-        let Some(folder) = path.parent().map(Path::to_owned) else { return Err(exists(name)) };
+        let folder = path.parent().unwrap_or(&self.desk.root).to_owned();
         let (desk, parent) = (Arc::clone(&self.desk), folder.clone());
         on_a_thread(move || desk.make_durable(&parent)).await?;
         let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
@@ -209,8 +209,7 @@ impl Desk {
 
     /// Writes an object's bytes beside where it will be.
     fn stage(&self, order: &Order) -> io::Result<Stage> {
-        let Some(folder) = order.path.parent() else { return Ok(Stage::Refused) };
-        self.make_durable(folder)?;
+        self.make_durable(order.path.parent().unwrap_or(&self.root))?;
         // Whoever repeats a put that took too long must not wait for it to be written again.
         if fs::symlink_metadata(&order.path).is_ok() {
             return Ok(Stage::Exists);

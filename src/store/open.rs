@@ -54,10 +54,17 @@ pub struct Location {
 }
 
 impl Location {
+    /// The kind of store, and where in it.
+    fn parts(&self) -> (&str, &str) {
+        self.url.split_once("://").unwrap_or(("path", &self.url))
+    }
+
     /// The folder of this machine that it names, if it names one.
     pub fn folder(&self) -> Option<&std::path::Path> {
-        let path = self.url.strip_prefix("file://").unwrap_or(&self.url);
-        (!path.contains("://")).then(|| std::path::Path::new(path))
+        match self.parts() {
+            ("path" | "file", path) => Some(std::path::Path::new(path)),
+            _ => None,
+        }
     }
 }
 
@@ -67,7 +74,7 @@ impl Location {
 /// A URL or credentials that cannot be understood; a local folder that cannot be created.
 pub fn open(location: &Location, deadline: Duration) -> Result<Store> {
     let url = location.url.as_str();
-    let (scheme, rest) = url.split_once("://").unwrap_or(("path", url));
+    let (scheme, rest) = location.parts();
     let (mut versions, mut folder) = (None, None);
     let (inner, root): (Arc<dyn ObjectStore>, Path) = match scheme {
         "path" | "file" => {

@@ -5,11 +5,17 @@ mod live;
 mod support;
 
 use std::process::Output;
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
-use lakehead::source::amqp::depth;
+use futures_util::{StreamExt, future};
+use lakehead::config::{BrokerUrl, Config};
+use lakehead::source::amqp::{Address, Topology, Version, depth, unless_lost};
 use lapin::Connection;
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use live::{SOON, Site, broker, publish, ready, risk};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use support::{Broker, Certificates, Options, Process, TcpProxy, eventually, free_port, request};
 
 const EXCHANGE: &str = "coder.events";
@@ -227,4 +233,77 @@ async fn a_classic_queue_is_not_taken_for_a_quorum_queue() {
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
         channel.queue_delete(QUEUE.into(), Default::default()).await.expect("deleted");
     }
+}
+
+/// Whatever it waits for, from the handshake to its deliveries, must end: the client library forgets some of those who wait
+/// when the link is cut.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_is_told_that_the_link_is_cut() {
+    const CUTS: u32 = 300;
+    let seed: u64 =
+        std::env::var("LAKEHEAD_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
+    println!("LAKEHEAD_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let broker = blocking(Broker::start).await;
+    let proxy = TcpProxy::start(&broker.address());
+    let mut config = Config::default().rabbitmq;
+    config.url = BrokerUrl::parse(&broker.url_through(proxy.port())).expect("a URL");
+    config.connect_timeout = Duration::from_secs(3600);
+    let address = Address::new(&config).expect("an address");
+    let version = address.version().await.expect("a version");
+    let (at, began) = (Mutex::new(""), Instant::now());
+    let consuming = async {
+        while *at.lock().expect("whole") != "deliveries" {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        () = consume(&address, version, &at) => panic!("nobody has cut it"),
+        () = consuming => {}
+    }
+    let whole = began.elapsed();
+    for cut in 0..CUTS {
+        let after = whole.mul_f64(random.random_range(0.0..1.2));
+        let cutting = async {
+            loop {
+                tokio::time::sleep(after).await;
+                proxy.cut();
+            }
+        };
+        let ended = async {
+            tokio::select! {
+                () = consume(&address, version, &at) => {}
+                () = cutting => {}
+            }
+        };
+        let ended = tokio::time::timeout(SOON, ended).await;
+        let at = at.lock().expect("whole");
+        assert!(ended.is_ok(), "cut {cut}, after {after:?}: still waiting for {at}");
+    }
+}
+
+/// Does as a consumer with two channels does, until it cannot go on; says what it waits for.
+async fn consume(address: &Address, version: Version, at: &Mutex<&'static str>) {
+    let wait = |what| *at.lock().expect("whole") = what;
+    wait("a connection");
+    let Ok(connection) = address.connect("cut").await else { return };
+    wait("exchange, queue and binding");
+    let (queue, exchange) = (QUEUE.to_owned(), EXCHANGE.to_owned());
+    let topology = Topology { exchange, queue, bindings: vec!["#".into()], declare: true, quorum: true };
+    let Ok(()) = topology.ensure(&connection, version).await else { return };
+    wait("channels");
+    let channels = (0..2).map(async |_| {
+        let channel = unless_lost(&connection, connection.create_channel()).await?;
+        let consuming = async {
+            channel.basic_qos(10, BasicQosOptions::default()).await?;
+            let options = BasicConsumeOptions::default();
+            channel.basic_consume(QUEUE.into(), "".into(), options, Default::default()).await
+        };
+        let mut deliveries = unless_lost(&connection, consuming).await?;
+        wait("deliveries");
+        while deliveries.next().await.is_some_and(|delivery| delivery.is_ok()) {}
+        Ok::<_, lapin::Error>(())
+    });
+    // Whatever they say: they have ended.
+    let _ = future::join_all(channels).await;
 }

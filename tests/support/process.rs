@@ -108,6 +108,9 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+        if std::thread::panicking() {
+            eprintln!("{}", self.log_tail());
+        }
         if let Some(mut pipe) = self.watchdog.stdin.take() {
             // It may have been killed from outside; then there is nothing to stand down.
             pipe.write_all(b"\n").ok();

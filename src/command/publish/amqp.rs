@@ -14,7 +14,7 @@ use crate::command::setup::Setup;
 use crate::error::{Error, Kind, Result};
 use crate::event::sample::Sample;
 use crate::pipeline::land::Pause;
-use crate::source::amqp::{Address, ensure_exchange};
+use crate::source::amqp::{Address, ensure_exchange, unless_lost};
 use crate::units::format_count;
 
 /// Events that may wait for their confirmation.
@@ -29,7 +29,14 @@ pub(super) async fn publish(setup: &Setup, draw: &mut Draw<'_>, count: u64, pace
     let exchange = &setup.config.rabbitmq.exchange;
     ensure_exchange(&connection, exchange, setup.config.rabbitmq.declare).await?;
     let channel = open(&connection).await.map_err(|e| lost(e, 0))?;
-    let mut out = Publisher { channel, exchange, waiting: VecDeque::new(), confirmed: 0, unrouted: 0 };
+    let mut out = Publisher {
+        connection: &connection,
+        channel,
+        exchange,
+        waiting: VecDeque::new(),
+        confirmed: 0,
+        unrouted: 0,
+    };
     let bar = Bar::new(count);
     for n in 0..count {
         pace.wait(n).await;
@@ -65,9 +72,12 @@ async fn connect(setup: &Setup) -> Result<Connection> {
 }
 
 async fn open(connection: &Connection) -> lapin::Result<Channel> {
-    let channel = connection.create_channel().await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
-    Ok(channel)
+    let opened = async {
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(channel)
+    };
+    unless_lost(connection, opened).await
 }
 
 fn lost(e: lapin::Error, confirmed: u64) -> Error {
@@ -77,6 +87,7 @@ fn lost(e: lapin::Error, confirmed: u64) -> Error {
 }
 
 struct Publisher<'p> {
+    connection: &'p Connection,
     channel: Channel,
     exchange: &'p str,
     waiting: VecDeque<PublisherConfirm>,
@@ -92,7 +103,8 @@ impl Publisher<'_> {
             .with_app_id("lakehead".into());
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let (exchange, key) = (self.exchange.into(), sample.routing_key.as_str().into());
-        let sent = self.channel.basic_publish(exchange, key, options, &sample.body, properties).await;
+        let sending = self.channel.basic_publish(exchange, key, options, &sample.body, properties);
+        let sent = unless_lost(self.connection, sending).await;
         self.waiting.push_back(sent.map_err(|e| lost(e, self.confirmed))?);
         self.settle(WINDOW - 1).await
     }
@@ -101,7 +113,7 @@ impl Publisher<'_> {
     async fn settle(&mut self, most: usize) -> Result<()> {
         while self.waiting.len() > most {
             let Some(oldest) = self.waiting.pop_front() else { return Ok(()) };
-            match oldest.await.map_err(|e| lost(e, self.confirmed))? {
+            match unless_lost(self.connection, oldest).await.map_err(|e| lost(e, self.confirmed))? {
                 Confirmation::Ack(returned) => {
                     self.confirmed += 1;
                     self.unrouted += u64::from(returned.is_some());

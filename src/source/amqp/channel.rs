@@ -24,9 +24,9 @@ use lapin::{Channel, Connection, Consumer};
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc::{self, OwnedPermit};
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 
-use super::connection::Version;
+use super::connection::{LINK, Version, unless_lost};
 use super::intake::Intake;
 use super::pulse::Beat;
 use super::window::Window;
@@ -63,9 +63,6 @@ const SETTLING: Duration = Duration::from_millis(300);
 /// cancel theirs meanwhile. One that still consumed would be handed what this one returns, only to return it again.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// How often a channel without consumers looks whether its link is alive.
-const LINK: Duration = Duration::from_secs(1);
-
 /// How long deliveries gather once all that had come are taken: to wake up for each of them costs more than to decode it.
 const GATHER: Duration = Duration::from_millis(2);
 
@@ -89,6 +86,7 @@ type Decoding = BoxFuture<'static, Option<(Decoder, Block)>>;
 
 struct Flow<'f> {
     feed: &'f Feed,
+    connection: &'f Connection,
     id: ChannelId,
     channel: Channel,
     commands: mpsc::Receiver<Command>,
@@ -117,13 +115,17 @@ struct Flow<'f> {
     /// When it was asked for.
     settled_at: Option<Instant>,
     cancelling: bool,
-    /// The store is away: its consumers are cancelled, and it holds what it has. They would say that the link is lost; now
-    /// it is asked when this is over.
-    resting: Option<Pin<Box<Sleep>>>,
+    /// The store is away: its consumers are cancelled, and it holds what it has.
+    resting: bool,
     /// Its consumers are cancelled, and when it is over the channel gives back what it holds.
     giving_back: Option<Pin<Box<Sleep>>>,
     ended: bool,
     beat: Option<Beat>,
+    /// When it is looked whether the link is alive. Consumers say why it is lost, but there may be none, or one that is
+    /// being added, which the client library can forget.
+    look: Interval,
+    /// It was found lost, and whoever knows why has time to say so until the next look.
+    lost: bool,
 }
 
 enum Event {
@@ -133,14 +135,14 @@ enum Event {
     Opened(lapin::Result<Consumer>),
     Gathered,
     GaveBack,
-    Rested,
+    Looked,
     Received(usize, Option<lapin::Result<Delivery>>),
 }
 
 impl<'f> Flow<'f> {
     /// A channel that the loop knows of; `None` if there is no loop any more.
-    async fn open(feed: &'f Feed, connection: &Connection, version: Version) -> Result<Option<Flow<'f>>> {
-        let channel = connection.create_channel().await.map_err(lost)?;
+    async fn open(feed: &'f Feed, connection: &'f Connection, version: Version) -> Result<Option<Flow<'f>>> {
+        let channel = unless_lost(connection, connection.create_channel()).await.map_err(lost)?;
         // A classic queue of 4.3 forgets the flags when its node stops: what is ready may have been handed over before.
         let forgets = !feed.topology.quorum && version >= Version { major: 4, minor: 3 };
         let depth = if forgets { topology::depth(connection, &feed.topology.queue).await? } else { None };
@@ -158,8 +160,11 @@ impl<'f> Flow<'f> {
             return Ok(None);
         }
         let window = Window::new(feed.prefetch, feed.share, feed.mean());
+        let mut look = tokio::time::interval(LINK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut flow = Flow {
             feed,
+            connection,
             id,
             channel,
             commands,
@@ -178,10 +183,12 @@ impl<'f> Flow<'f> {
             settling: None,
             settled_at: None,
             cancelling: false,
-            resting: None,
+            resting: false,
             giving_back: None,
             ended: false,
             beat: None,
+            look,
+            lost: false,
             window,
         };
         flow.consume(flow.window.open());
@@ -199,8 +206,7 @@ impl<'f> Flow<'f> {
         };
         self.beat = None;
         self.feed.remember(self.window.mean());
-        let holds =
-            self.resting.is_some() || self.giving_back.is_some() || matches!(end, End::Again { hold: true });
+        let holds = self.resting || self.giving_back.is_some() || matches!(end, End::Again { hold: true });
         // The client library writes requests that have an answer before those that have none: a close would overtake
         // the last acknowledgements, and what they settle would come again.
         if let (Some(at), End::Stopped | End::Again { .. }) = (self.settled_at, &end) {
@@ -236,10 +242,10 @@ impl<'f> Flow<'f> {
             opened = maybe(&mut self.opening) => Event::Opened(opened),
             () = maybe(&mut self.gathering) => Event::Gathered,
             () = maybe(&mut self.giving_back) => Event::GaveBack,
-            () = maybe(&mut self.resting) => Event::Rested,
             (from, message) = receive(&mut self.consumers), if self.gathering.is_none() => {
                 Event::Received(from, message)
             }
+            _ = self.look.tick() => Event::Looked,
         }
     }
 
@@ -274,12 +280,11 @@ impl<'f> Flow<'f> {
                 None
             }
             Event::GaveBack => Some(End::Again { hold: true }),
-            Event::Rested if !self.channel.status().connected() => {
-                Some(End::Lost(Error::unreachable("the connection to the broker is lost")))
-            }
-            Event::Rested => {
-                self.resting = Some(Box::pin(tokio::time::sleep(LINK)));
-                None
+            Event::Looked => {
+                let alive = self.connection.status().connected() && self.channel.status().connected();
+                let before = std::mem::replace(&mut self.lost, !alive);
+                (before && !alive)
+                    .then(|| End::Lost(Error::unreachable("the connection to the broker is lost")))
             }
             Event::Received(from, message) => self.received(from, message),
         }
@@ -389,7 +394,7 @@ impl<'f> Flow<'f> {
             }
             Command::Rest => {
                 let end = self.stop_consuming();
-                self.resting = Some(Box::pin(tokio::time::sleep(LINK)));
+                self.resting = true;
                 self.beat = None;
                 end
             }
@@ -416,8 +421,8 @@ impl<'f> Flow<'f> {
             Settle::UpTo(tag) => ack(tag, true),
             Settle::One(tag) => ack(tag, false),
             // Only the end of the channel gives back what a cancelled consumer held.
-            Settle::Return(_) if self.cancelling || self.resting.is_some() => {
-                return Some(End::Again { hold: self.resting.is_some() });
+            Settle::Return(_) if self.cancelling || self.resting => {
+                return Some(End::Again { hold: self.resting });
             }
             Settle::Return(tag) => {
                 let channel = self.channel.clone();
@@ -434,7 +439,7 @@ impl<'f> Flow<'f> {
 
     /// True once its consumers are cancelled: nothing may be added to the channel.
     fn is_closing(&self) -> bool {
-        self.cancelling || self.resting.is_some() || self.giving_back.is_some()
+        self.cancelling || self.resting || self.giving_back.is_some()
     }
 
     /// Cancels the consumers, if they are not cancelled.
@@ -493,7 +498,7 @@ impl<'f> Flow<'f> {
             }
         }
         let drained = self.consumers.is_empty() && self.opening.is_none() && self.intake.is_empty();
-        if (self.cancelling || self.resting.is_some()) && !self.ended && drained && self.decoding.is_none() {
+        if (self.cancelling || self.resting) && !self.ended && drained && self.decoding.is_none() {
             self.ended = true;
             self.outbox.push_back(Input::Ended(self.id));
         }

@@ -2,13 +2,17 @@
 //!
 //! Does not own reconnecting: whoever lost a connection asks for another. Secrets are read here and shown nowhere.
 
+use std::future::Future;
+use std::io;
 use std::sync::Once;
+use std::time::Duration;
 
 use futures_util::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use lapin::tcp::{AMQPUriTcpExt, OwnedIdentity, OwnedTLSConfig};
 use lapin::types::AMQPValue;
 use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties, ErrorKind, Event};
+use tokio::sync::watch;
 
 use super::{Topology, socket};
 use crate::config::RabbitMq;
@@ -17,6 +21,10 @@ use crate::units::format_duration;
 
 /// A silent link is given up after twice so many seconds, unless the URL says otherwise.
 const HEARTBEAT: u16 = 20;
+
+/// How often it is looked whether a link is alive while somebody waits for the broker, and how long a connection that is
+/// being made may be without a socket.
+pub(super) const LINK: Duration = Duration::from_secs(1);
 
 /// The server's version, as far as behaviour depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +49,7 @@ pub struct Address {
     tls: OwnedTLSConfig,
     /// For people, without the password.
     shown: String,
-    timeout: std::time::Duration,
+    timeout: Duration,
 }
 
 impl Address {
@@ -85,12 +93,18 @@ impl Address {
             .with_connection_name(name.into())
             .with_client_property("product".into(), "lakehead".into())
             .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-        let (uri, tls, runtime) = (self.uri.clone(), self.tls.clone(), socket::runtime());
+        let (runtime, sockets) = socket::runtime();
+        let (uri, tls) = (self.uri.clone(), self.tls.clone());
         let connecting = Connection::connect_uri_with_config(uri, properties, tls, runtime);
-        let connection = match tokio::time::timeout(self.timeout, connecting).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(e)) => return Err(self.refused(e)),
-            Err(_) => return Err(self.silent()),
+        let connecting = tokio::time::timeout(self.timeout, connecting);
+        let connection = tokio::select! {
+            biased;
+            connected = connecting => match connected {
+                Ok(Ok(connection)) => connection,
+                Ok(Err(e)) => return Err(self.refused(e)),
+                Err(_) => return Err(self.silent()),
+            },
+            () = gone(sockets) => return Err(self.refused(aborted())),
         };
         tokio::spawn(report(connection.events_listener(), name.to_owned()));
         Ok(connection)
@@ -113,8 +127,8 @@ impl Address {
         })
     }
 
-    async fn introduction(&self) -> std::io::Result<Vec<u8>> {
-        let runtime = socket::runtime();
+    async fn introduction(&self) -> io::Result<Vec<u8>> {
+        let (runtime, _) = socket::runtime();
         let mut stream = self.uri.connect_with_config_async(self.tls.as_ref(), &runtime).await?;
         stream.write_all(b"AMQP\x00\x00\x09\x01").await?;
         stream.flush().await?;
@@ -123,7 +137,7 @@ impl Address {
         let [_, _, _, size @ ..] = header;
         let size = u32::from_be_bytes(size) as usize;
         if size > 1 << 20 {
-            return Err(std::io::Error::other("the first frame is too large"));
+            return Err(io::Error::other("the first frame is too large"));
         }
         let mut frame = vec![0; size];
         stream.read_exact(&mut frame).await?;
@@ -138,7 +152,7 @@ impl Address {
     fn silent(&self) -> Error {
         let waited = format_duration(self.timeout);
         self.unreachable()
-            .source(std::io::Error::other(format!("no answer within {waited}")))
+            .source(io::Error::other(format!("no answer within {waited}")))
             .hint("is a firewall in between? rabbitmq.connect_timeout says how long to wait")
     }
 
@@ -164,6 +178,47 @@ impl Address {
             _ => "is it running, and is rabbitmq.url right?",
         };
         self.unreachable().source(e).hint(hint)
+    }
+}
+
+/// What the broker answers, unless the connection is lost: the client library can forget who waits if it is lost just then.
+///
+/// # Errors
+/// Those of the answer; a lost connection.
+pub async fn unless_lost<T>(
+    connection: &Connection,
+    answer: impl Future<Output = lapin::Result<T>>,
+) -> lapin::Result<T> {
+    let lost = async {
+        while connection.status().connected() {
+            tokio::time::sleep(LINK).await;
+        }
+        // An answer that says why would tell more.
+        tokio::time::sleep(LINK).await;
+    };
+    tokio::select! {
+        biased;
+        answer = answer => answer,
+        () = lost => Err(aborted()),
+    }
+}
+
+fn aborted() -> lapin::Error {
+    io::Error::from(io::ErrorKind::ConnectionAborted).into()
+}
+
+/// Waits until no socket is left: the client library can forget who waits for a connection.
+async fn gone(mut sockets: watch::Receiver<usize>) {
+    loop {
+        for wanted in [true, false] {
+            if sockets.wait_for(|open| (*open > 0) == wanted).await.is_err() {
+                return;
+            }
+        }
+        // It may try another address, or once more.
+        if tokio::time::timeout(LINK, sockets.wait_for(|open| *open > 0)).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -201,6 +256,8 @@ pub fn queue_arguments(topology: &Topology, version: Version) -> Vec<(&'static s
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     #[test]
@@ -209,6 +266,21 @@ mod tests {
         assert_eq!(version_in(frame), Some(Version { major: 3, minor: 10 }));
         assert_eq!(version_in(b"\x07versionS\x00\x00\xff\x063"), None);
         assert!(Version { major: 4, minor: 3 } > Version { major: 4, minor: 0 });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_gone_when_no_other_socket_follows_its_last() {
+        let (open, sockets) = watch::channel(0);
+        let mut gone = pin!(gone(sockets));
+        // None yet; one, which another follows in time; two.
+        for (now, wait) in
+            [(0, LINK * 9), (1, LINK * 9), (0, LINK / 2), (1, LINK * 9), (2, LINK), (1, LINK * 9)]
+        {
+            open.send_replace(now);
+            assert!(tokio::time::timeout(wait, &mut gone).await.is_err(), "{now} for {wait:?}");
+        }
+        open.send_replace(0);
+        gone.await;
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::pipeline::decode::Rules;
 use crate::pipeline::delivery::Delivery;
 use crate::pipeline::suspects::{DEATHS, Program, SUSPECT_ATTEMPT, Suspects};
 use channel::End;
-pub use connection::{Address, Version};
+pub use connection::{Address, Version, unless_lost};
 pub use management::{DeliveryLimit, Management};
 use patience::Patience;
 pub use pulse::Pulse;

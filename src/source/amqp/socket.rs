@@ -2,7 +2,8 @@
 //!
 //! The client library reads on a thread of its own, which a socket wakes through tokio's reactor: two thread switches for
 //! whatever has come, and a broker that is on the same machine sends a dozen messages at a time. Owns when a socket is
-//! read; everything else is tokio's. Invariant: a read that waits is woken, by its rest or by the socket.
+//! read, and how many there are; everything else is tokio's. Invariant: a read that waits is woken, by its rest or
+//! by the socket.
 
 use std::future::Future;
 use std::io::{self, Read, Write};
@@ -19,6 +20,7 @@ use async_rs::{Runtime, Tokio};
 use futures_util::Stream;
 use futures_util::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// How long a socket is left to itself.
@@ -31,10 +33,11 @@ const BURST: Range<usize> = 2 << 10..128 << 10;
 /// tokio's runtime, with sockets that gather.
 pub type Gathering = RuntimeParts<Tokio, Sockets>;
 
-/// The runtime for the broker's connections. To be called within tokio's.
-pub fn runtime() -> Runtime<Gathering> {
-    let sockets = Sockets { tokio: Tokio::current(), handle: Handle::current() };
-    Runtime::new(RuntimeParts::new(Tokio::current(), sockets))
+/// The runtime for a connection to the broker, and how many sockets it has. To be called within tokio's.
+pub fn runtime() -> (Runtime<Gathering>, watch::Receiver<usize>) {
+    let (open, sockets) = watch::channel(0);
+    let reactor = Sockets { tokio: Tokio::current(), handle: Handle::current(), open };
+    (Runtime::new(RuntimeParts::new(Tokio::current(), reactor)), sockets)
 }
 
 /// tokio's reactor, with sockets that gather.
@@ -42,6 +45,7 @@ pub fn runtime() -> Runtime<Gathering> {
 pub struct Sockets {
     tokio: Tokio,
     handle: Handle,
+    open: watch::Sender<usize>,
 }
 
 impl Reactor for Sockets {
@@ -68,8 +72,8 @@ impl Reactor for Sockets {
         addr: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let connecting = self.tokio.tcp_connect_addr(addr);
-        let handle = self.handle.clone();
-        async move { Ok(Socket { inner: connecting.await?, handle, come: 0, rest: None }) }
+        let (handle, open) = (self.handle.clone(), self.open.clone());
+        async move { Ok(Socket::new(connecting.await?, handle, open)) }
     }
 }
 
@@ -82,9 +86,21 @@ pub struct Socket<S> {
     come: usize,
     /// A task, since a timer of its own would panic in the library's thread when the runtime ends.
     rest: Option<JoinHandle<()>>,
+    open: watch::Sender<usize>,
+}
+
+impl<S> Drop for Socket<S> {
+    fn drop(&mut self) {
+        self.open.send_modify(|open| *open -= 1);
+    }
 }
 
 impl<S> Socket<S> {
+    fn new(inner: S, handle: Handle, open: watch::Sender<usize>) -> Self {
+        open.send_modify(|open| *open += 1);
+        Socket { inner, handle, come: 0, rest: None, open }
+    }
+
     /// Ready when the socket may be read.
     fn poll_rested(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(rest) = &mut self.rest {
@@ -138,7 +154,7 @@ mod tests {
     use super::*;
 
     fn socket(bytes: usize) -> Socket<Cursor<Vec<u8>>> {
-        Socket { inner: Cursor::new(vec![7; bytes]), handle: Handle::current(), come: 0, rest: None }
+        Socket::new(Cursor::new(vec![7; bytes]), Handle::current(), watch::channel(0).0)
     }
 
     /// What a read gives at once, if it does not wait.

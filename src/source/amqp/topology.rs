@@ -5,9 +5,9 @@
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, MAX_SHORT_STRING_LENGTH, ShortString};
-use lapin::{Connection, ErrorKind, ExchangeKind};
+use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 
-use super::connection::{Version, queue_arguments};
+use super::connection::{Version, queue_arguments, unless_lost};
 use crate::error::{Error, Result};
 
 /// What a consumer needs at the broker.
@@ -90,11 +90,9 @@ impl Topology {
     }
 
     async fn exchange_is_there(&self, connection: &Connection) -> Result<bool> {
-        let channel = connection.create_channel().await.map_err(lost)?;
         let options = ExchangeDeclareOptions { passive: true, durable: true, ..Default::default() };
-        let name = ShortString::from(self.exchange.as_str());
-        let asked = channel.exchange_declare(name, ExchangeKind::Topic, options, FieldTable::default());
-        found(asked.await, &format!("the exchange `{}`", self.exchange)).map(|there| there.is_some())
+        let asked = ask(connection, async |channel| self.exchange_on(&channel, options).await).await;
+        found(asked, &format!("the exchange `{}`", self.exchange)).map(|there| there.is_some())
     }
 
     fn complain(&self, exchange: bool, queue: bool) -> Result<()> {
@@ -130,15 +128,17 @@ impl Topology {
     }
 
     async fn declare_exchange(&self, connection: &Connection) -> Result<()> {
-        let channel = connection.create_channel().await.map_err(lost)?;
         let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
-        let name = ShortString::from(self.exchange.as_str());
-        let declared = channel.exchange_declare(name, ExchangeKind::Topic, options, FieldTable::default());
-        declared
+        ask(connection, async |channel| self.exchange_on(&channel, options).await)
             .await
             .map_err(|e| refused(e, &format!("cannot declare the exchange `{}`", self.exchange)))?;
         tracing::info!(exchange = self.exchange, "exchange declared");
         Ok(())
+    }
+
+    async fn exchange_on(&self, channel: &Channel, options: ExchangeDeclareOptions) -> lapin::Result<()> {
+        let name = ShortString::from(self.exchange.as_str());
+        channel.exchange_declare(name, ExchangeKind::Topic, options, FieldTable::default()).await
     }
 
     async fn declare_queue(&self, connection: &Connection, version: Version) -> Result<()> {
@@ -149,30 +149,30 @@ impl Topology {
     }
 
     async fn declare(&self, connection: &Connection, version: Version) -> lapin::Result<()> {
-        let channel = connection.create_channel().await?;
         let mut arguments = FieldTable::default();
         for (name, value) in queue_arguments(self, version) {
             arguments.insert(name.into(), value);
         }
         let options = QueueDeclareOptions { durable: true, ..Default::default() };
-        channel.queue_declare(self.queue.as_str().into(), options, arguments).await.map(drop)
+        let queue = self.queue.as_str().into();
+        ask(connection, async |channel| channel.queue_declare(queue, options, arguments).await)
+            .await
+            .map(drop)
     }
 
     async fn bind(&self, connection: &Connection) -> Result<()> {
-        let channel = connection.create_channel().await.map_err(lost)?;
-        for key in &self.bindings {
-            let bound = channel.queue_bind(
-                self.queue.as_str().into(),
-                self.exchange.as_str().into(),
-                key.as_str().into(),
-                QueueBindOptions::default(),
-                FieldTable::default(),
-            );
-            bound
-                .await
-                .map_err(|e| refused(e, &format!("cannot bind the queue `{}` to `{key}`", self.queue)))?;
-        }
-        Ok(())
+        let mut at = "";
+        let bound = ask(connection, async |channel| {
+            for key in &self.bindings {
+                at = key;
+                let [queue, exchange, key] = [&self.queue, &self.exchange, key].map(|n| n.as_str().into());
+                let options = QueueBindOptions::default();
+                channel.queue_bind(queue, exchange, key, options, FieldTable::default()).await?;
+            }
+            Ok(())
+        });
+        let bound = bound.await;
+        bound.map_err(|e| refused(e, &format!("cannot bind the queue `{}` to `{at}`", self.queue)))
     }
 }
 
@@ -211,11 +211,19 @@ impl Depth {
 /// # Errors
 /// What the broker does not allow; a lost connection.
 pub async fn depth(connection: &Connection, queue: &str) -> Result<Option<Depth>> {
-    let channel = connection.create_channel().await.map_err(lost)?;
     let options = QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
-    let asked = channel.queue_declare(queue.into(), options, FieldTable::default()).await;
+    let (name, none) = (queue.into(), FieldTable::default());
+    let asked = ask(connection, async |channel| channel.queue_declare(name, options, none).await).await;
     Ok(found(asked, &format!("the queue `{queue}`"))?
         .map(|queue| Depth { ready: queue.message_count(), consumers: queue.consumer_count() }))
+}
+
+/// Asks on a channel of its own.
+async fn ask<T>(
+    connection: &Connection,
+    question: impl AsyncFnOnce(Channel) -> lapin::Result<T>,
+) -> lapin::Result<T> {
+    unless_lost(connection, async { question(connection.create_channel().await?).await }).await
 }
 
 /// What a passive declaration found.

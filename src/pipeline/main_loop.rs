@@ -184,11 +184,12 @@ impl Loop {
             self.state.seal_starved(self.pipeline.parts.clock.now());
             self.state.relieve();
             self.begin();
-            self.attest()?;
+            let last = over && self.state.is_idle();
+            self.attest(last)?;
             if ticked {
                 self.show();
             }
-            if over && self.state.is_idle() && self.said_farewell() {
+            if last && self.attestor.as_ref().is_none_or(Attestor::is_finished) {
                 break;
             }
         }
@@ -314,14 +315,19 @@ impl Loop {
         self.jobs.spawn(async move { Done::Counted(shore.registry.lately_died().await) });
     }
 
-    /// Lets the chain of digests go on.
-    fn attest(&mut self) -> Result<()> {
+    /// Lets the chain of digests go on, to its end if nothing else is on its way any more.
+    fn attest(&mut self, last: bool) -> Result<()> {
         if self.flushing && self.blobs == 0 && self.state.blobs.is_empty() {
             self.flushing = false;
             self.close_digest();
         }
         match &mut self.attestor {
-            Some(attestor) => attestor.drive(self.pipeline.parts.clock.now(), &mut self.jobs),
+            Some(attestor) => {
+                if last {
+                    attestor.farewell();
+                }
+                attestor.drive(self.pipeline.parts.clock.now(), &mut self.jobs)
+            }
             None => Ok(()),
         }
     }
@@ -330,14 +336,6 @@ impl Loop {
         if let Some(attestor) = &mut self.attestor {
             attestor.flush();
         }
-    }
-
-    /// Nothing is on its way any more: closes the chain, and says whether it is closed.
-    fn said_farewell(&mut self) -> bool {
-        self.attestor.as_mut().is_none_or(|attestor| {
-            attestor.farewell();
-            attestor.is_finished()
-        })
     }
 
     /// Begins every landing and blob that may begin.

@@ -5,14 +5,15 @@ mod live;
 mod support;
 
 use std::process::Output;
-use std::sync::Mutex;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::{StreamExt, future};
+use lakehead::command::setup::Setup;
 use lakehead::config::{BrokerUrl, Config};
-use lakehead::source::amqp::{Address, Topology, Version, depth, unless_lost};
+use lakehead::layout::row::IdentityKey;
+use lakehead::pipeline::decode::Route;
+use lakehead::source::amqp::{Source, Wanted, close, depth};
 use lapin::Connection;
-use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use live::{SOON, Site, broker, publish, ready, risk};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -235,75 +236,88 @@ async fn a_classic_queue_is_not_taken_for_a_quorum_queue() {
     }
 }
 
-/// Whatever it waits for, from the handshake to its deliveries, must end: the client library forgets some of those who wait
-/// when the link is cut.
+/// Whatever a consumer waits for when its link is cut, from the handshake to its deliveries, it comes back: the client library
+/// forgets some of those who wait.
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_waits_is_told_that_the_link_is_cut() {
-    const CUTS: u32 = 300;
+async fn wherever_a_link_is_cut_its_consumer_comes_back() {
+    const CUTS: u32 = 100;
     let seed: u64 =
         std::env::var("LAKEHEAD_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
     println!("LAKEHEAD_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let broker = blocking(Broker::start).await;
     let proxy = TcpProxy::start(&broker.address());
-    let mut config = Config::default().rabbitmq;
-    config.url = BrokerUrl::parse(&broker.url_through(proxy.port())).expect("a URL");
-    config.connect_timeout = Duration::from_secs(3600);
-    let address = Address::new(&config).expect("an address");
-    let version = address.version().await.expect("a version");
-    let (at, began) = (Mutex::new(""), Instant::now());
-    let consuming = async {
-        while *at.lock().expect("whole") != "deliveries" {
+    let mut config = Config::default();
+    config.rabbitmq.url = BrokerUrl::parse(&broker.url_through(proxy.port())).expect("a URL");
+    config.rabbitmq.connect_timeout = Duration::from_secs(3600);
+    config.data_lake.location.url = "memory://".into();
+    let setup = Setup::new(config).expect("a setup");
+    let consumer = setup.config.consumers.iter().find(|c| c.queue == QUEUE).expect("it is built in");
+    let (pipeline, port) = setup.pipeline(&[consumer], IdentityKey(1, 2)).expect("a pipeline");
+    tokio::spawn(pipeline.run());
+    let layouts = setup.layout_indices(&consumer.layouts).expect("layouts");
+    let rules = setup.rules(Route::Fixed(layouts), &consumer.name, QUEUE, IdentityKey(1, 2));
+    let wanted = Wanted { index: 0, consumer: consumer.clone(), rules: Arc::new(rules), suspects: None };
+    let start = || {
+        Source::start(&setup.config.rabbitmq, vec![wanted.clone()], &port, "cut", None).expect("it starts")
+    };
+    let whole = async |source: &Source| {
+        let (began, pulse) = (Instant::now(), &source.pulses()[0]);
+        while !pulse.is_whole() {
+            assert!(began.elapsed() < SOON, "it has not come back");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        began.elapsed()
     };
-    tokio::select! {
-        () = consume(&address, version, &at) => panic!("nobody has cut it"),
-        () = consuming => {}
-    }
-    let whole = began.elapsed();
+    // Declares; then it takes as long as it will.
+    whole(&start()).await;
+    let usual = whole(&start()).await;
+    let mut hit = 0;
     for cut in 0..CUTS {
-        let after = whole.mul_f64(random.random_range(0.0..1.2));
-        let cutting = async {
-            loop {
-                tokio::time::sleep(after).await;
-                proxy.cut();
-            }
-        };
-        let ended = async {
-            tokio::select! {
-                () = consume(&address, version, &at) => {}
-                () = cutting => {}
-            }
-        };
-        let ended = tokio::time::timeout(SOON, ended).await;
-        let at = at.lock().expect("whole");
-        assert!(ended.is_ok(), "cut {cut}, after {after:?}: still waiting for {at}");
+        let after = usual.mul_f64(random.random_range(0.0..1.0));
+        let source = start();
+        tokio::time::sleep(after).await;
+        proxy.cut();
+        println!("cut {cut}, after {after:?} of {usual:?}");
+        whole(&source).await;
+        hit += u32::from(source.pulses()[0].reconnects() > 0);
     }
+    assert!(hit > CUTS / 4, "only {hit} of {CUTS} cuts hit a consumer that was not there yet");
 }
 
-/// Does as a consumer with two channels does, until it cannot go on; says what it waits for.
-async fn consume(address: &Address, version: Version, at: &Mutex<&'static str>) {
-    let wait = |what| *at.lock().expect("whole") = what;
-    wait("a connection");
-    let Ok(connection) = address.connect("cut").await else { return };
-    wait("exchange, queue and binding");
-    let (queue, exchange) = (QUEUE.to_owned(), EXCHANGE.to_owned());
-    let topology = Topology { exchange, queue, bindings: vec!["#".into()], declare: true, quorum: true };
-    let Ok(()) = topology.ensure(&connection, version).await else { return };
-    wait("channels");
-    let channels = (0..2).map(async |_| {
-        let channel = unless_lost(&connection, connection.create_channel()).await?;
-        let consuming = async {
-            channel.basic_qos(10, BasicQosOptions::default()).await?;
-            let options = BasicConsumeOptions::default();
-            channel.basic_consume(QUEUE.into(), "".into(), options, Default::default()).await
-        };
-        let mut deliveries = unless_lost(&connection, consuming).await?;
-        wait("deliveries");
-        while deliveries.next().await.is_some_and(|delivery| delivery.is_ok()) {}
-        Ok::<_, lapin::Error>(())
-    });
-    // Whatever they say: they have ended.
-    let _ = future::join_all(channels).await;
+/// Nobody may wait for ever for the broker's goodbye either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_goodbye_need_not_be_answered() {
+    let broker = blocking(Broker::start).await;
+    let proxy = TcpProxy::start(&broker.address());
+    let url = broker.url_through(proxy.port());
+    let connection = Connection::connect(&url, Default::default()).await.expect("accepted");
+    proxy.stall();
+    tokio::time::timeout(SOON, close(&connection)).await.expect("it is not waited for");
+}
+
+/// What the broker closes again and again uses up a connection's channel numbers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_away_for_long_is_looked_for_on_connections_anew() {
+    let (broker, channel) = broker().await;
+    let site = Site::new(&broker.url(), "", "[roll]\nage = \"200ms\"");
+    let mut process = site.start(&["--only", "data_lake"]);
+    consumed(&broker).await;
+    assert!(process.stop(SOON), "{}", process.log_tail());
+    let proxy = TcpProxy::start(&broker.address());
+    let site = Site::new(&broker.url_through(proxy.port()), "declare = false", "[roll]\nage = \"200ms\"");
+    let mut process = site.start(&["--only", "data_lake"]);
+    consumed(&broker).await;
+    let connections = proxy.accepted();
+    channel.queue_delete(QUEUE.into(), Default::default()).await.expect("deleted");
+    // One asks for the version, the other consumes.
+    eventually("two tries", SOON, async || proxy.accepted() >= connections + 4).await;
+    live::declare(&channel, QUEUE, "quorum", None).await;
+    let (queue, exchange) = (QUEUE.into(), EXCHANGE.into());
+    channel
+        .queue_bind(queue, exchange, "#".into(), Default::default(), Default::default())
+        .await
+        .expect("bound");
+    publish(&channel, EXCHANGE, (0..100).map(risk)).await;
+    all_once(&broker, &site, &mut process, 100).await;
 }

@@ -89,8 +89,7 @@ async fn broker(setup: &Setup, answers: &mut Answers) {
             answers.trouble(&format!("rabbitmq.{}", consumer.name), &e);
         }
     }
-    // Nothing depends on a polite goodbye.
-    let _ = connection.close(200, "done".into()).await;
+    amqp::close(&connection).await;
 }
 
 async fn queue(

@@ -14,7 +14,7 @@ use crate::command::setup::Setup;
 use crate::error::{Error, Kind, Result};
 use crate::event::sample::Sample;
 use crate::pipeline::land::Pause;
-use crate::source::amqp::{Address, ensure_exchange, unless_lost};
+use crate::source::amqp::{self, Address, ensure_exchange, unless_lost};
 use crate::units::format_count;
 
 /// Events that may wait for their confirmation.
@@ -46,8 +46,7 @@ pub(super) async fn publish(setup: &Setup, draw: &mut Draw<'_>, count: u64, pace
     out.settle(0).await?;
     bar.show(out.confirmed, true);
     drop(bar);
-    // Everything is confirmed: how the connection ends changes nothing.
-    let _ = tokio::time::timeout(Duration::from_secs(2), connection.close(200, "OK".into())).await;
+    amqp::close(&connection).await;
     eprintln!("{} events published to {exchange}{}", format_count(out.confirmed), draw.told());
     if out.unrouted > 0 {
         let n = format_count(out.unrouted);

@@ -283,8 +283,7 @@ impl<'f> Flow<'f> {
             Event::Looked => {
                 let alive = self.connection.status().connected() && self.channel.status().connected();
                 let before = std::mem::replace(&mut self.lost, !alive);
-                (before && !alive)
-                    .then(|| End::Lost(Error::unreachable("the connection to the broker is lost")))
+                (before && !alive).then(|| End::Lost(Error::unreachable("the channel to the broker is lost")))
             }
             Event::Received(from, message) => self.received(from, message),
         }

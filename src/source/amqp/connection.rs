@@ -12,7 +12,6 @@ use lapin::tcp::{AMQPUriTcpExt, OwnedIdentity, OwnedTLSConfig};
 use lapin::types::AMQPValue;
 use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties, ErrorKind, Event};
-use tokio::sync::watch;
 
 use super::{Topology, socket};
 use crate::config::RabbitMq;
@@ -22,9 +21,12 @@ use crate::units::format_duration;
 /// A silent link is given up after twice so many seconds, unless the URL says otherwise.
 const HEARTBEAT: u16 = 20;
 
-/// How often it is looked whether a link is alive while somebody waits for the broker, and how long a connection that is
-/// being made may be without a socket.
+/// How often it is looked whether a link is alive while somebody waits for the broker, and how long whoever knows why it is
+/// not has to say so.
 pub(super) const LINK: Duration = Duration::from_secs(1);
+
+/// Longest wait for the broker's answer to a goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// The server's version, as far as behaviour depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,10 +95,14 @@ impl Address {
             .with_connection_name(name.into())
             .with_client_property("product".into(), "lakehead".into())
             .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
-        let (runtime, sockets) = socket::runtime();
+        let (runtime, gone) = socket::runtime();
         let (uri, tls) = (self.uri.clone(), self.tls.clone());
         let connecting = Connection::connect_uri_with_config(uri, properties, tls, runtime);
         let connecting = tokio::time::timeout(self.timeout, connecting);
+        let forgotten = async {
+            gone.notified().await;
+            tokio::time::sleep(LINK).await;
+        };
         let connection = tokio::select! {
             biased;
             connected = connecting => match connected {
@@ -104,7 +110,7 @@ impl Address {
                 Ok(Err(e)) => return Err(self.refused(e)),
                 Err(_) => return Err(self.silent()),
             },
-            () = gone(sockets) => return Err(self.refused(aborted())),
+            () = forgotten => return Err(self.refused(aborted())),
         };
         tokio::spawn(report(connection.events_listener(), name.to_owned()));
         Ok(connection)
@@ -193,7 +199,6 @@ pub async fn unless_lost<T>(
         while connection.status().connected() {
             tokio::time::sleep(LINK).await;
         }
-        // An answer that says why would tell more.
         tokio::time::sleep(LINK).await;
     };
     tokio::select! {
@@ -207,19 +212,9 @@ fn aborted() -> lapin::Error {
     io::Error::from(io::ErrorKind::ConnectionAborted).into()
 }
 
-/// Waits until no socket is left: the client library can forget who waits for a connection.
-async fn gone(mut sockets: watch::Receiver<usize>) {
-    loop {
-        for wanted in [true, false] {
-            if sockets.wait_for(|open| (*open > 0) == wanted).await.is_err() {
-                return;
-            }
-        }
-        // It may try another address, or once more.
-        if tokio::time::timeout(LINK, sockets.wait_for(|open| *open > 0)).await.is_err() {
-            return;
-        }
-    }
+/// Says goodbye. Refused: the connection is closed already. Unanswered: the broker will notice.
+pub async fn close(connection: &Connection) {
+    let _ = tokio::time::timeout(GOODBYE, connection.close(200, "OK".into())).await;
 }
 
 /// Finds the version among the properties of a connection.start frame.
@@ -256,8 +251,6 @@ pub fn queue_arguments(topology: &Topology, version: Version) -> Vec<(&'static s
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
-
     use super::*;
 
     #[test]
@@ -266,21 +259,6 @@ mod tests {
         assert_eq!(version_in(frame), Some(Version { major: 3, minor: 10 }));
         assert_eq!(version_in(b"\x07versionS\x00\x00\xff\x063"), None);
         assert!(Version { major: 4, minor: 3 } > Version { major: 4, minor: 0 });
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_is_gone_when_no_other_socket_follows_its_last() {
-        let (open, sockets) = watch::channel(0);
-        let mut gone = pin!(gone(sockets));
-        // None yet; one, which another follows in time; two.
-        for (now, wait) in
-            [(0, LINK * 9), (1, LINK * 9), (0, LINK / 2), (1, LINK * 9), (2, LINK), (1, LINK * 9)]
-        {
-            open.send_replace(now);
-            assert!(tokio::time::timeout(wait, &mut gone).await.is_err(), "{now} for {wait:?}");
-        }
-        open.send_replace(0);
-        gone.await;
     }
 
     #[test]

@@ -30,11 +30,15 @@ use crate::pipeline::decode::Rules;
 use crate::pipeline::delivery::Delivery;
 use crate::pipeline::suspects::{DEATHS, Program, SUSPECT_ATTEMPT, Suspects};
 use channel::End;
-pub use connection::{Address, Version, unless_lost};
+pub use connection::{Address, Version, close, unless_lost};
 pub use management::{DeliveryLimit, Management};
 use patience::Patience;
 pub use pulse::Pulse;
 pub use topology::{Depth, Topology, depth, ensure_exchange};
+
+/// Channels that a consumer may lose before its connection is made anew: the client library never gives the number of a
+/// channel that the broker closed to another, and in the end has none left.
+const LOSSES: u32 = 4;
 
 /// One consumer to run.
 #[derive(Debug, Clone)]
@@ -228,14 +232,14 @@ impl Link {
                 Err(e) => lost = Some(Error::bug("the task of a channel died").source(e)),
             }
         }
-        // Refused: it is closed already. Unanswered: the broker will notice.
-        let _ = tokio::time::timeout(Duration::from_secs(2), connection.close(200, "OK".into())).await;
+        close(&connection).await;
         lost
     }
 
-    /// Keeps one channel of a connection; why the connection was lost, or `None` if it was told to stop.
+    /// Keeps one channel of a connection; why the connection was lost or given up, or `None` if it was told to stop.
     async fn channel(&self, connection: &Connection, version: Version) -> Option<Error> {
         let mut patience = Patience::new(self.give_up, &self.feed.pulse);
+        let mut losses = 0;
         loop {
             let lost = match channel::run(&self.feed, connection, version).await {
                 End::Stopped => return None,
@@ -248,7 +252,9 @@ impl Link {
                 }
                 End::Lost(e) => e,
             };
-            if !connection.status().connected() {
+            losses += 1;
+            if losses > LOSSES || !connection.status().connected() {
+                close(connection).await;
                 return Some(lost);
             }
             if !self.wait(&mut patience, lost).await {
@@ -256,12 +262,8 @@ impl Link {
             }
             // The queue may have been deleted.
             if let Err(e) = self.feed.topology.ensure(connection, version).await {
-                if !connection.status().connected() {
-                    return Some(e);
-                }
-                if !self.wait(&mut patience, e).await {
-                    return None;
-                }
+                close(connection).await;
+                return Some(e);
             }
         }
     }

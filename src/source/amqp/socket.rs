@@ -2,7 +2,7 @@
 //!
 //! The client library reads on a thread of its own, which a socket wakes through tokio's reactor: two thread switches for
 //! whatever has come, and a broker that is on the same machine sends a dozen messages at a time. Owns when a socket is
-//! read, and how many there are; everything else is tokio's. Invariant: a read that waits is woken, by its rest or
+//! read, and the word that it is gone; everything else is tokio's. Invariant: a read that waits is woken, by its rest or
 //! by the socket.
 
 use std::future::Future;
@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use async_rs::{Runtime, Tokio};
 use futures_util::Stream;
 use futures_util::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 /// How long a socket is left to itself.
@@ -33,11 +34,11 @@ const BURST: Range<usize> = 2 << 10..128 << 10;
 /// tokio's runtime, with sockets that gather.
 pub type Gathering = RuntimeParts<Tokio, Sockets>;
 
-/// The runtime for a connection to the broker, and how many sockets it has. To be called within tokio's.
-pub fn runtime() -> (Runtime<Gathering>, watch::Receiver<usize>) {
-    let (open, sockets) = watch::channel(0);
-    let reactor = Sockets { tokio: Tokio::current(), handle: Handle::current(), open };
-    (Runtime::new(RuntimeParts::new(Tokio::current(), reactor)), sockets)
+/// The runtime for a connection to the broker, and who is notified when its socket is gone. To be called within tokio's.
+pub fn runtime() -> (Runtime<Gathering>, Arc<Notify>) {
+    let gone = Arc::new(Notify::new());
+    let sockets = Sockets { tokio: Tokio::current(), handle: Handle::current(), gone: Arc::clone(&gone) };
+    (Runtime::new(RuntimeParts::new(Tokio::current(), sockets)), gone)
 }
 
 /// tokio's reactor, with sockets that gather.
@@ -45,7 +46,7 @@ pub fn runtime() -> (Runtime<Gathering>, watch::Receiver<usize>) {
 pub struct Sockets {
     tokio: Tokio,
     handle: Handle,
-    open: watch::Sender<usize>,
+    gone: Arc<Notify>,
 }
 
 impl Reactor for Sockets {
@@ -72,8 +73,8 @@ impl Reactor for Sockets {
         addr: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let connecting = self.tokio.tcp_connect_addr(addr);
-        let (handle, open) = (self.handle.clone(), self.open.clone());
-        async move { Ok(Socket::new(connecting.await?, handle, open)) }
+        let (handle, gone) = (self.handle.clone(), Arc::clone(&self.gone));
+        async move { Ok(Socket { inner: connecting.await?, handle, come: 0, rest: None, gone }) }
     }
 }
 
@@ -86,21 +87,16 @@ pub struct Socket<S> {
     come: usize,
     /// A task, since a timer of its own would panic in the library's thread when the runtime ends.
     rest: Option<JoinHandle<()>>,
-    open: watch::Sender<usize>,
+    gone: Arc<Notify>,
 }
 
 impl<S> Drop for Socket<S> {
     fn drop(&mut self) {
-        self.open.send_modify(|open| *open -= 1);
+        self.gone.notify_one();
     }
 }
 
 impl<S> Socket<S> {
-    fn new(inner: S, handle: Handle, open: watch::Sender<usize>) -> Self {
-        open.send_modify(|open| *open += 1);
-        Socket { inner, handle, come: 0, rest: None, open }
-    }
-
     /// Ready when the socket may be read.
     fn poll_rested(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(rest) = &mut self.rest {
@@ -154,7 +150,8 @@ mod tests {
     use super::*;
 
     fn socket(bytes: usize) -> Socket<Cursor<Vec<u8>>> {
-        Socket::new(Cursor::new(vec![7; bytes]), Handle::current(), watch::channel(0).0)
+        let (inner, handle) = (Cursor::new(vec![7; bytes]), Handle::current());
+        Socket { inner, handle, come: 0, rest: None, gone: Arc::default() }
     }
 
     /// What a read gives at once, if it does not wait.

@@ -4,8 +4,9 @@
 //! channel. Each question has a channel of its own, for the same reason.
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::protocol::AMQPErrorKind;
 use lapin::types::{FieldTable, MAX_SHORT_STRING_LENGTH, ShortString};
-use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
+use lapin::{Channel, Connection, ErrorKind, ExchangeKind, Queue};
 
 use super::connection::{Version, queue_arguments, unless_lost};
 use crate::error::{Error, Result};
@@ -63,8 +64,8 @@ impl Topology {
     /// Refuses a queue of the other type: flags and counts of deliveries mean different things there. AMQP tells it only to
     /// whoever declares the queue again, and names one difference of many: where it is another one, the type stays unknown.
     async fn is_of_its_type(&self, connection: &Connection, version: Version) -> Result<()> {
-        match self.declare(connection, version).await {
-            Ok(()) => Ok(()),
+        match self.declare(connection, version).await? {
+            Ok(_) => Ok(()),
             Err(e) if code(&e) == Some(406) && e.to_string().contains("x-queue-type") => {
                 let kinds = if self.quorum { ["quorum", "classic"] } else { ["classic", "quorum"] };
                 let what = format!("the queue `{}` is there, and is not a {} queue", self.queue, kinds[0]);
@@ -91,7 +92,7 @@ impl Topology {
 
     async fn exchange_is_there(&self, connection: &Connection) -> Result<bool> {
         let options = ExchangeDeclareOptions { passive: true, durable: true, ..Default::default() };
-        let asked = ask(connection, async |channel| self.exchange_on(&channel, options).await).await;
+        let asked = ask(connection, async |channel| self.exchange_on(&channel, options).await).await?;
         found(asked, &format!("the exchange `{}`", self.exchange)).map(|there| there.is_some())
     }
 
@@ -130,7 +131,7 @@ impl Topology {
     async fn declare_exchange(&self, connection: &Connection) -> Result<()> {
         let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
         ask(connection, async |channel| self.exchange_on(&channel, options).await)
-            .await
+            .await?
             .map_err(|e| refused(e, &format!("cannot declare the exchange `{}`", self.exchange)))?;
         tracing::info!(exchange = self.exchange, "exchange declared");
         Ok(())
@@ -142,22 +143,20 @@ impl Topology {
     }
 
     async fn declare_queue(&self, connection: &Connection, version: Version) -> Result<()> {
-        let declared = self.declare(connection, version).await;
+        let declared = self.declare(connection, version).await?;
         declared.map_err(|e| refused(e, &format!("cannot declare the queue `{}`", self.queue)))?;
         tracing::info!(queue = self.queue, quorum = self.quorum, "queue declared");
         Ok(())
     }
 
-    async fn declare(&self, connection: &Connection, version: Version) -> lapin::Result<()> {
+    async fn declare(&self, connection: &Connection, version: Version) -> Result<lapin::Result<Queue>> {
         let mut arguments = FieldTable::default();
         for (name, value) in queue_arguments(self, version) {
             arguments.insert(name.into(), value);
         }
         let options = QueueDeclareOptions { durable: true, ..Default::default() };
         let queue = self.queue.as_str().into();
-        ask(connection, async |channel| channel.queue_declare(queue, options, arguments).await)
-            .await
-            .map(drop)
+        ask(connection, async |channel| channel.queue_declare(queue, options, arguments).await).await
     }
 
     async fn bind(&self, connection: &Connection) -> Result<()> {
@@ -171,8 +170,7 @@ impl Topology {
             }
             Ok(())
         });
-        let bound = bound.await;
-        bound.map_err(|e| refused(e, &format!("cannot bind the queue `{}` to `{at}`", self.queue)))
+        bound.await?.map_err(|e| refused(e, &format!("cannot bind the queue `{}` to `{at}`", self.queue)))
     }
 }
 
@@ -213,17 +211,18 @@ impl Depth {
 pub async fn depth(connection: &Connection, queue: &str) -> Result<Option<Depth>> {
     let options = QueueDeclareOptions { passive: true, durable: true, ..Default::default() };
     let (name, none) = (queue.into(), FieldTable::default());
-    let asked = ask(connection, async |channel| channel.queue_declare(name, options, none).await).await;
+    let asked = ask(connection, async |channel| channel.queue_declare(name, options, none).await).await?;
     Ok(found(asked, &format!("the queue `{queue}`"))?
         .map(|queue| Depth { ready: queue.message_count(), consumers: queue.consumer_count() }))
 }
 
-/// Asks on a channel of its own.
+/// Asks on a channel of its own. What keeps it from being opened is no answer, whatever it says.
 async fn ask<T>(
     connection: &Connection,
     question: impl AsyncFnOnce(Channel) -> lapin::Result<T>,
-) -> lapin::Result<T> {
-    unless_lost(connection, async { question(connection.create_channel().await?).await }).await
+) -> Result<lapin::Result<T>> {
+    let channel = unless_lost(connection, connection.create_channel()).await.map_err(lost)?;
+    Ok(unless_lost(connection, question(channel)).await)
 }
 
 /// What a passive declaration found.
@@ -235,10 +234,10 @@ fn found<T>(asked: lapin::Result<T>, what: &str) -> Result<Option<T>> {
     }
 }
 
-/// The broker's reply code, where it replied.
+/// The broker's reply code, where it closed a channel: what closes a whole connection is no answer to what was asked.
 pub fn code(e: &lapin::Error) -> Option<u16> {
     match e.kind() {
-        ErrorKind::ProtocolError(p) => Some(p.get_id()),
+        ErrorKind::ProtocolError(p) if matches!(p.kind(), AMQPErrorKind::Soft(_)) => Some(p.get_id()),
         _ => None,
     }
 }

@@ -5,6 +5,7 @@ mod evidence;
 mod support;
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, SystemTime};
 
@@ -246,6 +247,41 @@ fn an_anchor_that_was_away_gets_what_it_lacks_from_the_next_run() {
     archive(&home, 20..23);
     assert_eq!(heads("anchor"), heads("lake"));
     verify(&home, &[], 0);
+}
+
+/// Somebody who takes connections and says nothing, and the settings of a store there.
+fn silent_store() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let store = format!(
+        "url = \"s3://evidence\"\nendpoint = \"http://{address}\"\nregion = \"x\"\naccess_key_id = \"x\"\n\
+         secret_access_key = \"x\"\n"
+    );
+    (listener, store)
+}
+
+#[test]
+fn an_anchor_that_says_nothing_is_told_of_and_no_reason_to_stop() {
+    let (_listener, anchor) = silent_store();
+    let more = format!("[archive.anchor]\n{anchor}\n[limits]\nput_deadline = \"1s\"");
+    let home = signing(Home::new(), "", &more);
+    home.events("in.ndjson", &(0..3).map(events::risk).collect::<Vec<_>>());
+    home.run(&["backfill", "--layout", "ml_audit", "in.ndjson"]).ok().says(&["is not anchored"]);
+    assert_eq!(blobs(&home.path("lake/ml_audit")).len(), 3);
+}
+
+#[test]
+fn a_backfill_gives_up_an_archive_that_says_nothing() {
+    let (_listener, archive) = silent_store();
+    let more = "[limits]\nput_deadline = \"1s\"\n[rabbitmq]\nconnect_timeout = \"3s\"";
+    let home = signing(Home::new(), &archive, more);
+    home.events("in.ndjson", &(0..3).map(events::risk).collect::<Vec<_>>());
+    home.write("empty.ndjson", "");
+    // Where there is nothing to archive, only the chain cannot be begun.
+    for input in ["in.ndjson", "empty.ndjson"] {
+        home.run(&["backfill", input]).exits(3).says(&["gave up"]);
+    }
+    home.lake().holds_once("risk_evaluations", events::risk_ids(3));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -360,15 +360,42 @@ fn the_first_signal_stops_in_order_and_the_next_run_goes_on() {
     support::wait_for("the first record of progress", Duration::from_secs(30), || {
         home.lake().paths().iter().any(|p| p.starts_with("_lakehead/backfill/"))
     });
-    let pid = child.id().to_string();
-    Command::new("/bin/sh")
-        .args(["-c", r#"kill -s TERM "$1""#, "kill", &pid])
-        .status()
-        .expect("/bin/sh starts");
+    terminate(&child);
     let out = child.wait_with_output().expect("it ends");
     assert_eq!(out.status.code(), Some(1), "stopped in order, and not done: {}", out.status);
     backfill(&home, &["in/*.ndjson"]);
     home.lake().holds_once("risk_evaluations", ids(MANY));
+}
+
+fn terminate(child: &Child) {
+    Command::new("/bin/sh")
+        .args(["-c", r#"kill -s TERM "$1""#, "kill", &child.id().to_string()])
+        .status()
+        .expect("/bin/sh starts");
+}
+
+/// A thread that waits for input cannot be told to stop; the process ends without it.
+#[test]
+fn a_signal_ends_it_though_its_input_says_nothing() {
+    let home = Home::new();
+    let mut command = home.command(&[&["backfill"], &RISKS[..], &["-"]].concat());
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("the built binary starts");
+    let mut input = child.stdin.take().expect("it was piped");
+    input.write_all(ndjson(&risks(0..10)).as_bytes()).expect("it reads");
+    support::wait_for("the registration", Duration::from_secs(30), || {
+        home.lake().paths().iter().any(|p| p.starts_with("_lakehead/writers/"))
+    });
+    terminate(&child);
+    let until = Instant::now() + Duration::from_secs(60);
+    while child.try_wait().expect("a child").is_none() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(20));
+    }
+    // One that has ended is not killed any more.
+    child.kill().expect("SIGKILL");
+    let status = child.wait().expect("it ends");
+    assert_eq!(status.code(), Some(1), "stopped in order, and not done: {status}");
+    drop(input);
 }
 
 #[test]

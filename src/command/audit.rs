@@ -95,7 +95,7 @@ fn no_trust() -> Error {
 }
 
 fn place(store: &Store) -> Place {
-    Place::new(Arc::clone(store.object_store()), store.root().clone())
+    Place::new(store.with_deadlines(), store.root().clone())
 }
 
 /// Where the archive lies.

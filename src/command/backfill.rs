@@ -1,7 +1,9 @@
 //! `lakehead backfill`: NDJSON files into the lake.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::io::IsTerminal as _;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use chrono::{NaiveDate, NaiveTime};
 use futures_util::StreamExt;
+use futures_util::future::FutureExt;
 use futures_util::stream::FuturesUnordered;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::Semaphore;
@@ -134,12 +137,13 @@ pub async fn run(setup: &Setup, request: &Backfill) -> Result<Outcome> {
     // Nobody waits for these receipts.
     settings.hold = Duration::from_secs(3650 * 86_400);
     let (pipeline, port) = setup.pipeline_with(settings, key)?;
-    let pipeline = tokio::spawn(pipeline.run());
-    let meter = Meter::default();
-    let fed = {
+    let mut pipeline = tokio::spawn(pipeline.run());
+    let (meter, stopper) = (Meter::default(), port.stopper());
+    let mut signal = std::pin::pin!(signals::stop().fuse());
+    let mut fed = {
         let plan = Plan { setup, request, rules: &rules, layouts: &layouts, inputs: &inputs, lake: &lake };
         let bar = Bar::new(&inputs);
-        let work = plan.feed_all(&port, &meter);
+        let work = plan.feed_all(&port, &meter, signal.as_mut());
         tokio::pin!(work);
         loop {
             tokio::select! {
@@ -156,8 +160,27 @@ pub async fn run(setup: &Setup, request: &Backfill) -> Result<Outcome> {
         port.stop(if lost { Duration::ZERO } else { setup.config.limits.shutdown_deadline }).await;
     }
     drop(port);
-    let summary = pipeline.await.map_err(|e| Error::bug("the pipeline has died").source(e))??;
+    // The last files land, and the archive's chain is closed.
+    let mut signalled = false;
+    let landed = loop {
+        tokio::select! {
+            landed = &mut pipeline => break landed,
+            () = &mut signal => {
+                signalled = true;
+                stopper.stop(setup.config.limits.shutdown_deadline).await;
+            }
+            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+        }
+        if fed.is_ok()
+            && let Some(lost) = setup.lost_store()
+        {
+            fed = Err(lost);
+            stopper.stop(Duration::ZERO).await;
+        }
+    };
+    let summary = landed.map_err(|e| Error::bug("the pipeline has died").source(e))??;
     let mut outcome = fed?;
+    outcome.stopped |= signalled && summary.unacked > 0;
     outcome.summary = summary;
     Ok(outcome)
 }
@@ -176,12 +199,16 @@ struct Plan<'p> {
 
 impl Plan<'_> {
     /// Feeds all inputs; once all are read, what is open is sealed.
-    async fn feed_all(&self, port: &Port, meter: &Meter) -> Result<Outcome> {
+    async fn feed_all(
+        &self,
+        port: &Port,
+        meter: &Meter,
+        mut signal: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Outcome> {
         let scope = scope(self.setup, self.request, self.layouts);
         let turn = Semaphore::new(1);
         let mut feeds = FuturesUnordered::new();
         let (mut next, mut outcome) = (0, Outcome::default());
-        let mut stop = std::pin::pin!(signals::stop());
         loop {
             while feeds.len() < WAITING && next < self.inputs.len() {
                 feeds.push(self.one(port, &self.inputs[next], &scope, &turn, meter));
@@ -190,7 +217,7 @@ impl Plan<'_> {
             tokio::select! {
                 biased;
                 // First, so that signals are caught before anything is begun.
-                () = &mut stop, if !outcome.stopped => {
+                () = &mut signal, if !outcome.stopped => {
                     outcome.stopped = true;
                     next = self.inputs.len();
                     port.stop(self.setup.config.limits.shutdown_deadline).await;

@@ -17,6 +17,7 @@ pub mod trial;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -64,10 +65,17 @@ pub fn load_config(global: &crate::cli::Global) -> Result<Config> {
     Config::load(global.config.as_deref(), environment())
 }
 
+/// How long what is left of a command has to end.
+const PARTING: Duration = Duration::from_secs(1);
+
 /// Runs a command's future on a runtime of its own.
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(|e| Error::bug("cannot start the runtime").source(e))?.block_on(work)
+    let runtime = runtime.map_err(|e| Error::bug("cannot start the runtime").source(e))?;
+    let done = runtime.block_on(work);
+    // Threads that wait for a pipe or a disk would keep the process for as long as those do.
+    runtime.shutdown_timeout(PARTING);
+    done
 }
 
 /// The configuration, with its catalog and layouts; what contradicts what is refused, and warned about.

@@ -21,14 +21,12 @@ use crate::layout::row;
 pub struct Proof {
     /// Who signs.
     pub signer: Arc<dyn Signer>,
-    /// Where digests go.
+    /// Where digests go; it has deadlines of its own, as the anchor has.
     pub place: Place,
     /// Where heads are copied to.
     pub anchor: Option<Place>,
     /// Age, entries, prefix.
     pub settings: Settings,
-    /// Longest that one put may take.
-    pub deadline: Duration,
 }
 
 impl std::fmt::Debug for Proof {
@@ -145,9 +143,7 @@ impl Attestor {
                 Step::Put(sealed) => {
                     let proof = self.proof.clone();
                     jobs.spawn(async move {
-                        let put = store::put(&proof.place, proof.anchor.as_ref(), &sealed);
-                        let put = tokio::time::timeout(proof.deadline, put).await;
-                        Done::Digest(put.unwrap_or(Outcome::Failed))
+                        Done::Digest(store::put(&proof.place, proof.anchor.as_ref(), &sealed).await)
                     });
                 }
                 Step::Survey(ask) => {
@@ -308,7 +304,6 @@ mod tests {
             place: Place::new(Arc::new(InMemory::new()), Path::default()),
             anchor: None,
             settings,
-            deadline: Duration::from_secs(5),
         };
         let mut attestor = Attestor::new(proof, "writer", begun);
         for day in 0..110 {
@@ -331,7 +326,6 @@ mod tests {
             place: Place::new(Arc::new(InMemory::new()), Path::default()),
             anchor: None,
             settings: Settings::new("ml_audit", ""),
-            deadline: Duration::from_secs(5),
         };
         let mut now = Clock::System.now();
         let mut attestor = Attestor::new(proof, "writer", now);

@@ -238,7 +238,8 @@ impl Loop {
     fn control(&mut self, control: Control) {
         match control {
             Control::Stop(within) => {
-                self.stopping = Some(Instant::now() + within);
+                let until = Instant::now() + within;
+                self.stopping = Some(self.stopping.map_or(until, |earlier| earlier.min(until)));
                 self.state.command_all(&Command::Cancel);
             }
         }
@@ -398,7 +399,10 @@ impl Loop {
                     self.state.take_ready();
                 }
                 // While a put has no outcome, others must be able to fence this writer.
-                _ = refresh.tick() => self.refresh(),
+                _ = refresh.tick() => {
+                    self.refresh();
+                    self.show();
+                }
             }
         }
         self.waiting.clear();
@@ -429,6 +433,7 @@ impl Loop {
 
     /// Pauses, and listens meanwhile; false if it is time to end.
     async fn pause(&mut self, pause: &mut land::Pause) -> bool {
+        self.show();
         let mut over = std::pin::pin!(pause.wait());
         loop {
             tokio::select! {

@@ -215,10 +215,14 @@ impl Port {
         let _ = self.inputs.send(Input::Flush(rolled)).await;
     }
 
-    /// Stops: nothing more is taken in; what is there lands and is acknowledged, for at most so long.
+    /// Stops, as [`Stopper::stop`] does.
     pub async fn stop(&self, deadline: Duration) {
-        // Gone: it has stopped already.
-        let _ = self.control.send(Control::Stop(deadline)).await;
+        self.stopper().stop(deadline).await;
+    }
+
+    /// Who may stop the loop also when no port is left, and it ends for that.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.control.clone())
     }
 
     /// Waits until a put has succeeded, and what the consumer of this index had on its way when it gave its receipts back.
@@ -226,6 +230,19 @@ impl Port {
         let mut view = self.view.clone();
         // Gone: the program ends.
         let _ = view.wait_for(|v| v.may_consume(consumer)).await;
+    }
+}
+
+/// Who may stop the loop.
+#[derive(Debug, Clone)]
+pub struct Stopper(mpsc::Sender<Control>);
+
+impl Stopper {
+    /// Stops: nothing more is taken in; what is there lands and is acknowledged, for at most so long, or until an earlier
+    /// stop would have had it end.
+    pub async fn stop(&self, deadline: Duration) {
+        // Gone: it has stopped already.
+        let _ = self.0.send(Control::Stop(deadline)).await;
     }
 }
 

@@ -62,6 +62,8 @@ struct Desk {
 struct Orders {
     waiting: VecDeque<Order>,
     groups: usize,
+    /// As many may wait before those are dropped that nobody waits for: a disk that hangs is asked again and again.
+    swept_at: usize,
 }
 
 #[derive(Debug)]
@@ -157,6 +159,10 @@ impl Desk {
     /// Takes an order; true if somebody is to be called who works it off.
     fn take(&self, order: Order) -> bool {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        if orders.waiting.len() >= orders.swept_at.max(GROUP * 4) {
+            orders.waiting.retain(|order| !order.done.is_closed());
+            orders.swept_at = orders.waiting.len() * 2;
+        }
         orders.waiting.push_back(order);
         let wanted = orders.groups < GROUPS;
         orders.groups += usize::from(wanted);
@@ -524,6 +530,19 @@ mod tests {
         assert_eq!(next_group(&mut waiting).len(), 7, "the others have gone");
         assert!(next_group(&mut waiting).is_empty());
         let (large, _waiters): (Vec<Order>, Vec<_>) = (0..20).map(|_| order(SMALL)).unzip();
+        // A disk that hangs, and puts that time out.
+        let folder = tempfile::tempdir().expect("dir");
+        let desk = Desk {
+            root: folder.path().into(),
+            orders: Mutex::new(Orders { groups: GROUPS, ..Orders::default() }),
+            durable: Mutex::default(),
+            staged: AtomicU64::new(0),
+        };
+        for _ in 0..GROUP * 40 {
+            assert!(!desk.take(order(1).0), "both groups are under way");
+        }
+        let held = desk.orders.lock().expect("lock").waiting.len();
+        assert!(held <= GROUP * 4, "{held} are held");
         waiting.extend(large);
         let sizes: Vec<usize> =
             std::iter::from_fn(|| Some(next_group(&mut waiting).len()).filter(|n| *n > 0)).collect();

@@ -5,6 +5,7 @@
 //! at all; an answer that was lost may still have had its effect.
 
 pub mod columns;
+mod deadlines;
 mod folder;
 mod open;
 pub mod tail;
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{BoxStream, StreamExt, TryStreamExt};
+use futures_util::stream::{BoxStream, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     Error as StoreError, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
@@ -108,6 +109,11 @@ impl Store {
         )
     }
 
+    /// The store for those who speak object_store, with the same deadlines, and puts that are noted.
+    pub fn with_deadlines(&self) -> Arc<dyn ObjectStore> {
+        Arc::new(deadlines::Deadlines(self.clone()))
+    }
+
     /// The store as object_store knows it.
     pub fn object_store(&self) -> &Arc<dyn ObjectStore> {
         &self.inner
@@ -157,7 +163,7 @@ impl Store {
     /// Whatever keeps the outcome from being known: the store may or may not have the object.
     pub async fn create(&self, path: &Path, bytes: Bytes) -> Result<Put> {
         let done = self.put_new(path, bytes).await;
-        self.remember(done.as_ref().err());
+        self.remember(done.as_ref().err().map(|e| (e.to_string(), e.way_out())));
         done
     }
 
@@ -176,20 +182,20 @@ impl Store {
         let put = self.inner.put_opts(path, PutPayload::from(bytes), options);
         match tokio::time::timeout(deadline, put).await {
             Ok(Ok(_)) => Ok(Put::Created),
-            Ok(Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. })) => Ok(Put::Exists),
+            Ok(Err(e)) if is_taken(&e) => Ok(Put::Exists),
             Ok(Err(e)) => Err(self.error("put", path, e)),
             Err(_) => Err(self.slow("put", path, deadline)),
         }
     }
 
-    /// Notes how a put ended.
-    fn remember(&self, failed: Option<&Error>) {
+    /// Notes how a put ended: what the store said, and the way out.
+    fn remember(&self, failed: Option<(String, Option<&str>)>) {
         let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
         let since = refusal.as_ref().map(|r| r.since);
-        *refusal = failed.map(|e| Refusal {
+        *refusal = failed.map(|(what, hint)| Refusal {
             since: since.unwrap_or_else(Instant::now),
-            what: e.to_string(),
-            hint: e.way_out().map(str::to_owned),
+            what,
+            hint: hint.map(str::to_owned),
         });
     }
 
@@ -269,11 +275,13 @@ impl Store {
         }
     }
 
-    /// Every object below a folder.
+    /// Every object below a folder; an error also when one page takes longer than the deadline.
     pub fn list(&self, folder: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (this, folder) = (self.clone(), folder.clone());
-        let listing = self.inner.list(Some(&folder));
-        listing.map_err(move |e| this.error("list", &folder, e)).boxed()
+        let (this, at) = (self.clone(), folder.clone());
+        let listing = self.inner.list(Some(folder)).map_err(move |e| this.error("list", &at, e));
+        let (this, at) = (self.clone(), folder.clone());
+        let late = move || this.slow("list", &at, this.deadline);
+        deadlines::each_within(self.deadline, Box::pin(listing), late)
     }
 
     /// Every object below a folder, in one answer.
@@ -281,15 +289,7 @@ impl Store {
     /// # Errors
     /// The store's, also when one page takes longer than the deadline.
     pub async fn list_all(&self, folder: &Path) -> Result<Vec<ObjectMeta>> {
-        let mut stream = self.list(folder);
-        let mut all = Vec::new();
-        loop {
-            match tokio::time::timeout(self.deadline, stream.next()).await {
-                Ok(Some(meta)) => all.push(meta?),
-                Ok(None) => return Ok(all),
-                Err(_) => return Err(self.slow("list", folder, self.deadline)),
-            }
-        }
+        self.list(folder).try_collect().await
     }
 
     fn slow(&self, verb: &str, path: &Path, deadline: Duration) -> Error {
@@ -299,7 +299,13 @@ impl Store {
     }
 
     fn error(&self, verb: &str, path: &Path, e: StoreError) -> Error {
-        let hint = match &e {
+        let hint = self.hint(&e);
+        Error::unreachable(format!("{}: {verb} {path}", self.shown)).source(e).hint(hint)
+    }
+
+    /// The way out.
+    fn hint(&self, e: &StoreError) -> &'static str {
+        match e {
             StoreError::PermissionDenied { .. } => "the credentials have no right to do this",
             StoreError::Unauthenticated { .. } => "the credentials are missing, wrong or expired",
             StoreError::NotFound { .. } => "the bucket, container or object is not there",
@@ -307,13 +313,13 @@ impl Store {
             _ if ["NoSuchBucket", "ContainerNotFound"].iter().any(|word| e.to_string().contains(word)) => {
                 "the bucket or container is not there: create it, or correct data_lake.url"
             }
-            _ if io_kind(&e) == Some(ErrorKind::StorageFull) => "the disk is full: make room",
-            _ if io_kind(&e) == Some(ErrorKind::FileTooLarge) => "a limit on the size of files is in the way",
-            _ if io_kind(&e) == Some(ErrorKind::QuotaExceeded) => {
+            _ if io_kind(e) == Some(ErrorKind::StorageFull) => "the disk is full: make room",
+            _ if io_kind(e) == Some(ErrorKind::FileTooLarge) => "a limit on the size of files is in the way",
+            _ if io_kind(e) == Some(ErrorKind::QuotaExceeded) => {
                 "the quota of this user is used up: make room"
             }
             _ if matches!(
-                io_kind(&e),
+                io_kind(e),
                 Some(ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied | ErrorKind::NotADirectory)
             ) =>
             {
@@ -323,9 +329,14 @@ impl Store {
                 "the system refuses it: see the disk, and the limits of this process"
             }
             _ => "check data_lake.url, the network and the credentials: `lakehead check --connect`",
-        };
-        Error::unreachable(format!("{}: {verb} {path}", self.shown)).source(e).hint(hint)
+        }
     }
+}
+
+/// True if something stands under the name of a create-only put. Some stores answer one that lost its first answer with a
+/// failed precondition.
+fn is_taken(e: &StoreError) -> bool {
+    matches!(e, StoreError::AlreadyExists { .. } | StoreError::Precondition { .. })
 }
 
 /// What the operating system said, if it was that.

@@ -37,7 +37,6 @@ fn parts(store: &Store, signer: &Arc<dyn Signer>, clock: &Clock) -> Parts {
             place: Place::new(Arc::clone(store.object_store()), store.root().clone()),
             anchor: None,
             settings: ChainSettings::new(PREFIX, ""),
-            deadline: Duration::from_secs(10),
         }),
         settings: Settings {
             writer_name: "idle".into(),

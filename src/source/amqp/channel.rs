@@ -26,7 +26,7 @@ use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 
-use super::connection::{LINK, Version, unless_lost};
+use super::connection::{LINK, Version, answered, in_time};
 use super::intake::Intake;
 use super::pulse::Beat;
 use super::window::Window;
@@ -142,7 +142,7 @@ enum Event {
 impl<'f> Flow<'f> {
     /// A channel that the loop knows of; `None` if there is no loop any more.
     async fn open(feed: &'f Feed, connection: &'f Connection, version: Version) -> Result<Option<Flow<'f>>> {
-        let channel = unless_lost(connection, connection.create_channel()).await.map_err(lost)?;
+        let channel = answered(connection, connection.create_channel()).await.map_err(lost)?;
         // A classic queue of 4.3 forgets the flags when its node stops: what is ready may have been handed over before.
         let forgets = !feed.topology.quorum && version >= Version { major: 4, minor: 3 };
         let depth = if forgets { topology::depth(connection, &feed.topology.queue).await? } else { None };
@@ -309,15 +309,13 @@ impl<'f> Flow<'f> {
         self.opened += 1;
         let (channel, queue) = (self.channel.clone(), self.feed.topology.queue.clone());
         let tag = format!("lakehead-{}-{}", self.id, self.opened);
-        self.opening = Some(
-            async move {
-                channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-                let options = BasicConsumeOptions::default();
-                let (queue, tag) = (queue.as_str().into(), tag.as_str().into());
-                channel.basic_consume(queue, tag, options, FieldTable::default()).await
-            }
-            .boxed(),
-        );
+        let consuming = async move {
+            channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+            let options = BasicConsumeOptions::default();
+            let (queue, tag) = (queue.as_str().into(), tag.as_str().into());
+            channel.basic_consume(queue, tag, options, FieldTable::default()).await
+        };
+        self.opening = Some(in_time(consuming).boxed());
     }
 
     fn consuming(&mut self, opened: lapin::Result<Consumer>) -> Option<End> {

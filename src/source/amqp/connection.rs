@@ -25,6 +25,10 @@ const HEARTBEAT: u16 = 20;
 /// not has to say so.
 pub(super) const LINK: Duration = Duration::from_secs(1);
 
+/// Longest wait for the broker's answer to a question, while its connection lives. RabbitMQ itself gives up sooner on
+/// what keeps it from answering.
+const ANSWER: Duration = Duration::from_secs(60);
+
 /// Longest wait for the broker's answer to a goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -206,6 +210,26 @@ pub async fn unless_lost<T>(
         answer = answer => answer,
         () = lost => Err(aborted()),
     }
+}
+
+/// What the broker answers to a question, unless it is mute for [`ANSWER`] or the connection is lost.
+///
+/// # Errors
+/// Those of the answer; a mute broker, a lost connection.
+pub(super) async fn answered<T>(
+    connection: &Connection,
+    answer: impl Future<Output = lapin::Result<T>>,
+) -> lapin::Result<T> {
+    in_time(unless_lost(connection, answer)).await
+}
+
+/// What the broker answers to a question, unless it is mute for [`ANSWER`].
+///
+/// # Errors
+/// Those of the answer; a mute broker.
+pub(super) async fn in_time<T>(answer: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {
+    let answer = tokio::time::timeout(ANSWER, answer).await;
+    answer.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }
 
 fn aborted() -> lapin::Error {

@@ -8,7 +8,7 @@ use lapin::protocol::AMQPErrorKind;
 use lapin::types::{FieldTable, MAX_SHORT_STRING_LENGTH, ShortString};
 use lapin::{Channel, Connection, ErrorKind, ExchangeKind, Queue};
 
-use super::connection::{Version, queue_arguments, unless_lost};
+use super::connection::{Version, answered, queue_arguments};
 use crate::error::{Error, Result};
 
 /// What a consumer needs at the broker.
@@ -221,8 +221,8 @@ async fn ask<T>(
     connection: &Connection,
     question: impl AsyncFnOnce(Channel) -> lapin::Result<T>,
 ) -> Result<lapin::Result<T>> {
-    let channel = unless_lost(connection, connection.create_channel()).await.map_err(lost)?;
-    Ok(unless_lost(connection, question(channel)).await)
+    let channel = answered(connection, connection.create_channel()).await.map_err(lost)?;
+    Ok(answered(connection, question(channel)).await)
 }
 
 /// What a passive declaration found.

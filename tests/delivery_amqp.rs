@@ -35,6 +35,17 @@ async fn all_landed(site: &Site, process: &mut Process, events: usize) {
     site.exactly("risk_evaluations", "eventId", "risk", events);
 }
 
+/// As [`all_landed`], and none is left in the queue. What landed and came again, because its channel was lost, must have
+/// come before it stops.
+async fn all_settled(broker: &Broker, site: &Site, process: &mut Process, events: usize) {
+    let empty = async || ready(&broker.url(), QUEUE).await == Some(0);
+    eventually("all events", SOON * 2, async || site.counted("risk_evaluations", "eventId").len() >= events)
+        .await;
+    eventually("an empty queue", SOON, empty).await;
+    all_landed(site, process, events).await;
+    eventually("an empty queue", SOON, empty).await;
+}
+
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("no panic")
 }
@@ -64,8 +75,7 @@ async fn a_broker_that_restarts_in_the_middle() {
         .await;
         let channel = live::channel(&broker.url()).await;
         publish(&channel, EXCHANGE, (6000..8000).map(risk)).await;
-        all_landed(&site, &mut process, 8000).await;
-        eventually("an empty queue", SOON, async || ready(&broker.url(), QUEUE).await == Some(0)).await;
+        all_settled(&broker, &site, &mut process, 8000).await;
     }
 }
 
@@ -219,8 +229,7 @@ async fn a_link_that_is_cut_and_stalled_before_acknowledgements() {
             proxy.cut();
         }
     }
-    all_landed(&site, &mut process, published).await;
-    eventually("an empty queue", SOON, async || ready(&broker.url(), QUEUE).await == Some(0)).await;
+    all_settled(&broker, &site, &mut process, published).await;
     assert!(proxy.accepted() > 6, "it has connected again");
 }
 
@@ -298,8 +307,7 @@ async fn a_consumer_timeout_of_the_broker() {
         struck.iter().any(|what| log.contains(what))
     })
     .await;
-    all_landed(&site, &mut process, 500).await;
-    eventually("an empty queue", SOON, async || ready(&broker.url(), QUEUE).await == Some(0)).await;
+    all_settled(&broker, &site, &mut process, 500).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

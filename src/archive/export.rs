@@ -10,9 +10,11 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::ObjectStoreExt as _;
 use serde::Serialize;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::digest::{self, Envelope, Hash, PAYLOAD_TYPE, parse_line};
 use super::store::{Place, chain_ids, store_error};
@@ -195,10 +197,13 @@ impl Run<'_> {
             .map_err(|e| store_error(format!("cannot list {folder}"), e))?;
         names.sort_unstable();
         let place = self.place;
-        let read = stream::iter(names).map(|path| async move {
-            let bytes = async { place.store.get(&path).await?.bytes().await }.await;
-            let bytes = bytes.map_err(|e| store_error(format!("cannot read {path}"), e))?;
-            Ok::<_, Error>((path, bytes))
+        let read = stream::iter(names).map(|path| {
+            let reading = read(place, path.clone());
+            async move {
+                let bytes = reading.await.map_err(died)?;
+                let bytes = bytes.map_err(|e| store_error(format!("cannot read {path}"), e))?;
+                Ok::<_, Error>((path, bytes))
+            }
         });
         let mut digests = read.buffered(8);
         while let Some((path, bytes)) = digests.try_next().await? {
@@ -252,7 +257,7 @@ impl Run<'_> {
         let (place, prefix) = (self.place, self.prefix);
         let read = stream::iter(blobs).map(|(path, sha256)| async move {
             let at = place.path(&under(prefix, &path))?;
-            match async { place.store.get(&at).await?.bytes().await }.await {
+            match read(place, at.clone()).await.map_err(died)? {
                 Ok(bytes) => Ok((path, sha256, Some(bytes))),
                 Err(object_store::Error::NotFound { .. }) => Ok((path, sha256, None)),
                 Err(e) => Err(store_error(format!("cannot read {at}"), e)),
@@ -321,6 +326,16 @@ impl std::io::Write for Hasher<'_> {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+/// Reads an object, in a task of its own: who waits for it may be busy with others, and its time runs.
+fn read(place: &Place, path: object_store::path::Path) -> JoinHandle<object_store::Result<Bytes>> {
+    let store = Arc::clone(&place.store);
+    tokio::spawn(async move { store.get(&path).await?.bytes().await })
+}
+
+fn died(e: JoinError) -> Error {
+    Error::bug("reading an object has died").source(e)
 }
 
 fn below<'a>(place: &Place, path: &'a str) -> &'a str {

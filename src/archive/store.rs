@@ -112,7 +112,14 @@ pub async fn put(place: &Place, anchor: Option<&Place>, sealed: &Sealed) -> Outc
     }
     let Some(copy) = &sealed.copy else { return Outcome::Stored(None) };
     let mut alarm = None;
-    match create(place, copy, &payload).await {
+    let anchored = async {
+        match anchor {
+            Some(anchor) => Some(create(anchor, copy, &payload).await),
+            None => None,
+        }
+    };
+    let (copied, anchored) = tokio::join!(create(place, copy, &payload), anchored);
+    match copied {
         Ok(Created::Ours) => {}
         Ok(Created::Others) => alarm = Some(format!("{copy} holds other bytes than the head it should be")),
         Err(e) => {
@@ -120,14 +127,12 @@ pub async fn put(place: &Place, anchor: Option<&Place>, sealed: &Sealed) -> Outc
             return Outcome::Failed;
         }
     }
-    if let Some(anchor) = anchor {
-        match create(anchor, copy, &payload).await {
-            Ok(Created::Ours) => {}
-            Ok(Created::Others) => {
-                alarm = Some(format!("the anchor's {copy} holds other bytes than the head"))
-            }
-            Err(e) => alarm = Some(format!("the head {copy} is not anchored: {e}")),
+    match anchored {
+        None | Some(Ok(Created::Ours)) => {}
+        Some(Ok(Created::Others)) => {
+            alarm = Some(format!("the anchor's {copy} holds other bytes than the head"));
         }
+        Some(Err(e)) => alarm = Some(format!("the head {copy} is not anchored: {e}")),
     }
     Outcome::Stored(alarm)
 }

@@ -131,7 +131,8 @@ impl Setup {
     pub fn lost_store(&self) -> Option<Error> {
         let longest = self.config.rabbitmq.connect_timeout;
         let refusals = [&self.lake, &self.archive].into_iter().filter_map(|s| s.get()?.refusal());
-        let refusal = refusals.min_by_key(|r| r.since).filter(|r| r.since.elapsed() >= longest)?;
+        // Asked again after that time, too: not every put is repeated soon.
+        let refusal = refusals.filter(|r| r.last - r.since >= longest).min_by_key(|r| r.since)?;
         let waited = units::format_duration(longest);
         let hint = refusal.hint.unwrap_or_default();
         Some(

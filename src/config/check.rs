@@ -51,7 +51,8 @@ impl Config {
         Ok(problems)
     }
 
-    /// Longest that closing and storing a digest may take; zero where no digests are written.
+    /// Longest that closing and storing a digest may take; zero where no digests are written. A head waits as long again for its
+    /// copies, where they are slow.
     pub fn digest_deadline(&self) -> Duration {
         if self.archive.signing_key_file.is_some() { self.limits.put_deadline } else { Duration::ZERO }
     }

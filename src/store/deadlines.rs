@@ -13,11 +13,15 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error as StoreError, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
-    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+    Attributes, CopyOptions, Error as StoreError, GetOptions, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    RenameOptions, Result,
 };
 
 use super::Store;
+
+/// A listing that comes in one answer, and may have hundreds of pages, has so long at least.
+const PAGES: Duration = Duration::from_secs(120);
 
 /// A store with its deadlines.
 #[derive(Debug)]
@@ -72,8 +76,15 @@ impl ObjectStore for Deadlines {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let bytes = payload.content_length() as u64;
         let put = self.within(bytes, self.0.inner.put_opts(path, payload, options)).await;
-        let failed = put.as_ref().err().filter(|e| !super::is_taken(e));
-        self.0.remember(failed.map(|e| (format!("{}: put {path}: {e}", self.0.shown), Some(self.0.hint(e)))));
+        match &put {
+            Ok(_) => self.0.remember(None),
+            // Tells nothing: a full disk answers so, too.
+            Err(e) if super::is_taken(e) => {}
+            Err(e) => {
+                let what = format!("{}: put {path}: {e}", self.0.shown);
+                self.0.remember(Some((what, Some(self.0.hint(e)))));
+            }
+        }
         put
     }
 
@@ -86,10 +97,21 @@ impl ObjectStore for Deadlines {
     }
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        let head = options.head;
         let mut found = self.within(0, self.0.inner.get_opts(path, options)).await?;
-        if let GetResultPayload::Stream(parts) = found.payload {
-            found.payload = GetResultPayload::Stream(self.each_within(parts));
-        }
+        found.payload = match found.payload {
+            GetResultPayload::Stream(parts) => GetResultPayload::Stream(self.each_within(parts)),
+            file if head => file,
+            // A file is read here, for a disk may hang as well.
+            file => {
+                let (meta, range, attributes) = (found.meta.clone(), found.range.clone(), Attributes::new());
+                let extensions = found.extensions.clone();
+                let whole = GetResult { payload: file, meta, range, attributes, extensions };
+                let length = found.range.end.saturating_sub(found.range.start);
+                let bytes = self.within(length, whole.bytes()).await?;
+                GetResultPayload::Stream(stream::once(std::future::ready(Ok(bytes))).boxed())
+            }
+        };
         Ok(found)
     }
 
@@ -115,7 +137,9 @@ impl ObjectStore for Deadlines {
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.within(0, self.0.inner.list_with_delimiter(prefix)).await
+        let pages = (self.0.deadline * 10).max(PAGES);
+        let listed = tokio::time::timeout(pages, self.0.inner.list_with_delimiter(prefix)).await;
+        listed.unwrap_or_else(|_| Err(late(pages)))
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {

@@ -57,8 +57,10 @@ pub struct Store {
 /// Puts that fail, and none that succeeds between them.
 #[derive(Debug, Clone)]
 pub struct Refusal {
-    /// Since when.
+    /// When the first of them failed.
     pub since: Instant,
+    /// When the last of them failed.
+    pub last: Instant,
     /// What the store said last.
     pub what: String,
     /// The way out.
@@ -194,6 +196,7 @@ impl Store {
         let since = refusal.as_ref().map(|r| r.since);
         *refusal = failed.map(|(what, hint)| Refusal {
             since: since.unwrap_or_else(Instant::now),
+            last: Instant::now(),
             what,
             hint: hint.map(str::to_owned),
         });

@@ -25,8 +25,7 @@ const HEARTBEAT: u16 = 20;
 /// not has to say so.
 pub(super) const LINK: Duration = Duration::from_secs(1);
 
-/// Longest wait for the broker's answer to a question, while its connection lives. RabbitMQ itself gives up sooner on
-/// what keeps it from answering.
+/// Longest wait for the broker's answer to a question, while its connection lives.
 const ANSWER: Duration = Duration::from_secs(60);
 
 /// Longest wait for the broker's answer to a goodbye.

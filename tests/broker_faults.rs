@@ -274,7 +274,10 @@ async fn wherever_a_link_is_cut_its_consumer_comes_back() {
     };
     // Declares; then it takes as long as it will.
     whole(&start()).await;
-    let usual = whole(&start()).await;
+    let mut usual = SOON;
+    for _ in 0..5 {
+        usual = usual.min(whole(&start()).await);
+    }
     let mut hit = 0;
     for cut in 0..CUTS {
         let after = usual.mul_f64(random.random_range(0.0..1.0));

@@ -19,7 +19,7 @@ use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 use live::{SOON, broker, publish, queue_is_there, ready, risk};
 use object_store::{ObjectStore, ObjectStoreExt as _};
-use support::{Home, Minio, Process, TcpProxy, eventually};
+use support::{Home, Minio, Process, TcpProxy, eventually, seed};
 
 const EXCHANGE: &str = "coder.events";
 const QUEUE: &str = "logging_ml_audit";
@@ -77,9 +77,7 @@ fn set_back(files: &[PathBuf], hours: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_moment_what_is_acknowledged_is_named() {
     const EVENTS: usize = 600;
-    let seed: u64 =
-        std::env::var("LAKEHEAD_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
-    println!("LAKEHEAD_SEED={seed}");
+    let seed = seed();
     let (broker, channel) = broker().await;
     let url = broker.url();
     let home = place(&url, "digest_age = \"100ms\"\ndigest_entries = 20");

@@ -12,46 +12,14 @@ use lakehead::command::setup::Setup;
 use lakehead::config::{BrokerUrl, Config};
 use lakehead::layout::row::IdentityKey;
 use lakehead::pipeline::decode::Route;
-use lakehead::source::amqp::{Source, Wanted, close, depth};
+use lakehead::source::amqp::{Source, Wanted, close};
 use lapin::Connection;
-use live::{SOON, Site, broker, publish, ready, risk};
+use live::{QUEUE, SOON, Site, all_once, blocking, broker, consumed, landed, publish, risk};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use support::{Broker, Certificates, Options, Process, TcpProxy, eventually, free_port, request};
+use support::{Broker, Certificates, Options, Process, TcpProxy, eventually, free_port, request, seed};
 
 const EXCHANGE: &str = "coder.events";
-const QUEUE: &str = "logging_data_lake";
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work).await.expect("no panic")
-}
-
-/// Consuming, and so bound.
-async fn consumed(broker: &Broker) {
-    let connection = Connection::connect(&broker.url(), Default::default()).await.expect("accepted");
-    let asked = async || depth(&connection, QUEUE).await.expect("an answer");
-    eventually("a consumer", SOON, async || asked().await.is_some_and(|d| d.consumers > 0)).await;
-}
-
-async fn landed(site: &Site, process: &mut Process, events: usize) {
-    eventually("all events", SOON * 2, async || {
-        assert!(process.exited().is_none(), "{}", process.log_tail());
-        site.counted("risk_evaluations", "eventId").len() >= events
-    })
-    .await;
-}
-
-/// Stops it in good order; every event is there once, and none is left in the queue.
-async fn all_once(broker: &Broker, site: &Site, process: &mut Process, events: usize) {
-    let empty = async || ready(&broker.url(), QUEUE).await == Some(0);
-    landed(site, process, events).await;
-    // What landed and came again, because its channel was lost, must have come before it stops.
-    eventually("an empty queue", SOON, empty).await;
-    assert!(process.stop(SOON), "it did not stop: {}", process.log_tail());
-    assert!(process.exited().is_some_and(|s| s.success()), "{}", process.log_tail());
-    site.exactly("risk_evaluations", "eventId", "risk", events);
-    eventually("an empty queue", SOON, empty).await;
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_short_of_memory_or_disk() {
@@ -244,9 +212,7 @@ async fn a_classic_queue_is_not_taken_for_a_quorum_queue() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wherever_a_link_is_cut_its_consumer_comes_back() {
     const CUTS: u32 = 100;
-    let seed: u64 =
-        std::env::var("LAKEHEAD_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
-    println!("LAKEHEAD_SEED={seed}");
+    let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
     let broker = blocking(Broker::start).await;
     let proxy = TcpProxy::start(&broker.address());

@@ -13,41 +13,19 @@ use futures_util::StreamExt;
 use lakehead::source::amqp::{Depth, depth};
 use lapin::Connection;
 use lapin::options::BasicNackOptions;
-use live::{SOON, Site, broker, landed_and_not_acknowledged, publish, queue_is_there, ready, risk};
+use live::{
+    QUEUE, SOON, Site, all_once, blocking, broker, consumed, landed, landed_and_not_acknowledged, publish,
+    queue_is_there, ready, risk, terminate,
+};
 use support::{Broker, Options, Process, TcpProxy, eventually, free_port, may_mount, request};
 
 const EXCHANGE: &str = "coder.events";
-const QUEUE: &str = "logging_data_lake";
-
-fn terminate(process: &mut Process) {
-    assert!(process.stop(SOON), "it did not stop: {}", process.log_tail());
-    assert!(process.exited().is_some_and(|s| s.success()), "{}", process.log_tail());
-}
 
 /// Waits until every event is in the lake, then stops and counts.
 async fn all_landed(site: &Site, process: &mut Process, events: usize) {
-    eventually("all events", SOON * 2, async || {
-        assert!(process.exited().is_none(), "{}", process.log_tail());
-        site.counted("risk_evaluations", "eventId").len() >= events
-    })
-    .await;
+    landed(site, process, events).await;
     terminate(process);
     site.exactly("risk_evaluations", "eventId", "risk", events);
-}
-
-/// As [`all_landed`], and none is left in the queue. What landed and came again, because its channel was lost, must have
-/// come before it stops.
-async fn all_settled(broker: &Broker, site: &Site, process: &mut Process, events: usize) {
-    let empty = async || ready(&broker.url(), QUEUE).await == Some(0);
-    eventually("all events", SOON * 2, async || site.counted("risk_evaluations", "eventId").len() >= events)
-        .await;
-    eventually("an empty queue", SOON, empty).await;
-    all_landed(site, process, events).await;
-    eventually("an empty queue", SOON, empty).await;
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work).await.expect("no panic")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,7 +53,7 @@ async fn a_broker_that_restarts_in_the_middle() {
         .await;
         let channel = live::channel(&broker.url()).await;
         publish(&channel, EXCHANGE, (6000..8000).map(risk)).await;
-        all_settled(&broker, &site, &mut process, 8000).await;
+        all_once(&broker, &site, &mut process, 8000).await;
     }
 }
 
@@ -229,7 +207,7 @@ async fn a_link_that_is_cut_and_stalled_before_acknowledgements() {
             proxy.cut();
         }
     }
-    all_settled(&broker, &site, &mut process, published).await;
+    all_once(&broker, &site, &mut process, published).await;
     assert!(proxy.accepted() > 6, "it has connected again");
 }
 
@@ -307,7 +285,7 @@ async fn a_consumer_timeout_of_the_broker() {
         struck.iter().any(|what| log.contains(what))
     })
     .await;
-    all_settled(&broker, &site, &mut process, 500).await;
+    all_once(&broker, &site, &mut process, 500).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -328,13 +306,6 @@ async fn bodies_of_megabytes_narrow_the_window() {
         publish(&channel, EXCHANGE, (from..from + 10).map(large)).await;
     }
     all_landed(&site, &mut process, 4060).await;
-}
-
-/// Waits until somebody consumes; the queue is bound then, too.
-async fn consumed(broker: &Broker) {
-    let connection = Connection::connect(&broker.url(), Default::default()).await.expect("accepted");
-    let asked = async || depth(&connection, QUEUE).await.expect("an answer");
-    eventually("a consumer", SOON, async || asked().await.is_some_and(|d| d.consumers > 0)).await;
 }
 
 /// The message at the head of a queue, which is given back.

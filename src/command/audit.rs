@@ -10,11 +10,11 @@ use chrono::{Datelike, NaiveDate};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output;
-use super::setup::Setup;
+use super::setup::{Setup, place};
 use crate::archive::export::{Request, export};
 use crate::archive::trust::Trust;
 use crate::archive::verify::{Progress, Verdict};
-use crate::archive::{KeyFile, Options, Place, keygen, rotate, verify};
+use crate::archive::{KeyFile, Options, keygen, rotate, verify};
 use crate::cli::{Audit, AuditVerify, Global};
 use crate::clock::{Clock, fresh_id, fresh_secret};
 use crate::config::with_credentials;
@@ -92,10 +92,6 @@ fn trust_of(setup: &Setup, file: Option<&Path>) -> Result<Option<Arc<Trust>>> {
 fn no_trust() -> Error {
     Error::config("no trusted key: nothing can be verified")
         .hint("name the trust file with --trust, or with archive.trust_file in the configuration")
-}
-
-fn place(store: &Store) -> Place {
-    Place::new(store.with_deadlines(), store.root().clone())
 }
 
 /// Where the archive lies.

@@ -90,7 +90,6 @@ impl Setup {
     pub fn proof(&self) -> Result<Option<Proof>> {
         let archive = &self.config.archive;
         let Some(file) = &archive.signing_key_file else { return Ok(None) };
-        let place = |store: &Store| Place::new(store.with_deadlines(), store.root().clone());
         let deadline = self.config.limits.put_deadline;
         let anchor = archive.anchor.as_ref().map(|at| store::open(at, deadline)).transpose()?;
         let prefix = self.config.data_lake.audit_path_prefix.clone();
@@ -256,4 +255,9 @@ impl Setup {
             key,
         }))
     }
+}
+
+/// A store as the archive sees it.
+pub fn place(store: &Store) -> Place {
+    Place::new(store.with_deadlines(), store.root().clone())
 }

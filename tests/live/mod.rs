@@ -11,6 +11,7 @@ use arrow::array::{ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use lakehead::source::amqp::depth;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -22,6 +23,9 @@ use super::support::{Broker, Options, Process, TcpProxy, eventually};
 
 /// Long enough for anything that should happen soon, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(60);
+
+/// The queue of the built-in consumer `data_lake`.
+pub const QUEUE: &str = "logging_data_lake";
 
 /// A row as text, by column.
 pub type Row = BTreeMap<String, String>;
@@ -252,7 +256,7 @@ pub async fn impatient_broker(consumer_timeout: u32) -> Broker {
 
 /// A broker, and a channel to it.
 pub async fn broker() -> (Broker, Channel) {
-    let broker = tokio::task::spawn_blocking(Broker::start).await.expect("a broker");
+    let broker = blocking(Broker::start).await;
     let channel = channel(&broker.url()).await;
     (broker, channel)
 }
@@ -260,7 +264,6 @@ pub async fn broker() -> (Broker, Channel) {
 /// 200 messages of which some have landed, and none is acknowledged: their process has died, and they are in the queue
 /// again.
 pub async fn landed_and_not_acknowledged(message: impl Fn(usize) -> Message) -> (Broker, TcpProxy, Site) {
-    const QUEUE: &str = "logging_data_lake";
     let (broker, channel) = broker().await;
     let proxy = TcpProxy::start(&broker.address());
     let site = Site::new(&broker.url_through(proxy.port()), "prefetch = 400", "[roll]\nage = \"500ms\"");
@@ -279,4 +282,42 @@ pub async fn landed_and_not_acknowledged(message: impl Fn(usize) -> Message) -> 
     eventually("the messages to come back", SOON, async || ready(&broker.url(), QUEUE).await == Some(200))
         .await;
     (broker, proxy, site)
+}
+
+/// Does what blocks on a thread for that.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("no panic")
+}
+
+/// Consuming, and so bound.
+pub async fn consumed(broker: &Broker) {
+    let connection = Connection::connect(&broker.url(), Default::default()).await.expect("accepted");
+    let asked = async || depth(&connection, QUEUE).await.expect("an answer");
+    eventually("a consumer", SOON, async || asked().await.is_some_and(|d| d.consumers > 0)).await;
+}
+
+/// Waits until every event is in the lake.
+pub async fn landed(site: &Site, process: &mut Process, events: usize) {
+    eventually("all events", SOON * 2, async || {
+        assert!(process.exited().is_none(), "{}", process.log_tail());
+        site.counted("risk_evaluations", "eventId").len() >= events
+    })
+    .await;
+}
+
+/// Stops it in good order.
+pub fn terminate(process: &mut Process) {
+    assert!(process.stop(SOON), "it did not stop: {}", process.log_tail());
+    assert!(process.exited().is_some_and(|s| s.success()), "{}", process.log_tail());
+}
+
+/// Stops it in good order; every event is there once, and none is left in the queue.
+pub async fn all_once(broker: &Broker, site: &Site, process: &mut Process, events: usize) {
+    let empty = async || ready(&broker.url(), QUEUE).await == Some(0);
+    landed(site, process, events).await;
+    // What landed and came again, because its channel was lost, must have come before it stops.
+    eventually("an empty queue", SOON, empty).await;
+    terminate(process);
+    site.exactly("risk_evaluations", "eventId", "risk", events);
+    eventually("an empty queue", SOON, empty).await;
 }

@@ -70,6 +70,13 @@ pub fn free_port() -> u16 {
     }
 }
 
+/// What a random test is drawn from: printed, and `LAKEHEAD_SEED` if it is set.
+pub fn seed() -> u64 {
+    let seed = std::env::var("LAKEHEAD_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
+    println!("LAKEHEAD_SEED={seed}");
+    seed
+}
+
 /// Blocks until `holds` says yes; panics with `what` after `deadline`. For processes and files; in async tests, which
 /// must not block what they wait for, use [`eventually`].
 #[track_caller]
